@@ -1,0 +1,1 @@
+//! Harness: real node processes, supervised, watched and judged.

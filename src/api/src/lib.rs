@@ -1,0 +1,1 @@
+//! HTTP wire types, version 1, shared by server and client.

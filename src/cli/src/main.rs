@@ -1,0 +1,3 @@
+//! The oncekey command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Consensus: one Raft group per shard, on openraft.

@@ -1,0 +1,41 @@
+//! Questions that change nothing.
+
+use oncekey_types::{DeviceId, UserId};
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::{DeviceStatus, PeekedBundles, UserView};
+
+/// A read of one shard.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Query {
+    /// The keys of one device.
+    Status {
+        /// The owner.
+        user: UserId,
+        /// The device.
+        device: DeviceId,
+    },
+    /// A user's devices and device list.
+    User {
+        /// The user.
+        user: UserId,
+    },
+    /// Identity keys and signed prekeys, for when no one-time prekey can be handed out.
+    Peek {
+        /// The user.
+        user: UserId,
+        /// All devices, or those named.
+        devices: Option<Vec<DeviceId>>,
+    },
+}
+
+/// Answer to a [`Query`]; `None` where the user or a device named is not known.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// To [`Query::Status`].
+    Status(Option<DeviceStatus>),
+    /// To [`Query::User`].
+    User(Option<UserView>),
+    /// To [`Query::Peek`].
+    Peek(Option<PeekedBundles>),
+}

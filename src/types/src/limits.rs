@@ -1,0 +1,49 @@
+//! A limit on everything: every name, batch, queue and pool has its greatest size here.
+//!
+//! Limits that the state machine enforces are part of its definition: all replicas must agree on
+//! them, so raising one is a change of the format and needs an upgrade of all nodes first.
+
+/// Parts that the users are divided into. Never changes.
+pub const SLOTS: u16 = 1024;
+/// Greatest number of shards of a cluster.
+pub const SHARDS_MAX: u16 = 256;
+/// Number of shards when the operator does not say.
+pub const SHARDS_DEFAULT: u16 = 16;
+
+/// Length of a user id in bytes.
+pub const USER_ID_MAX_BYTES: usize = 255;
+/// Length of a caller id in bytes.
+pub const CALLER_ID_MAX_BYTES: usize = 255;
+/// Length of an idempotency key in bytes.
+pub const REQUEST_ID_MAX_BYTES: usize = 64;
+
+/// Devices of one user.
+pub const DEVICES_PER_USER_MAX: usize = 32;
+/// One-time prekeys in one upload.
+pub const UPLOAD_MAX: usize = 200;
+/// One-time prekeys of one device that wait to be handed out.
+pub const POOL_MAX: usize = 1000;
+/// Users in one multi-user fetch.
+pub const USERS_PER_FETCH_MAX: usize = 64;
+/// Length of any one public key in bytes; leaves room for KEM prekeys.
+pub const PUBLIC_KEY_MAX_BYTES: usize = 2048;
+/// Length of a signed device list in bytes.
+pub const DEVICE_LIST_MAX_BYTES: usize = 8 * 1024;
+
+/// Commands in one log entry.
+pub const BATCH_COMMANDS_MAX: usize = 512;
+/// Length of one encoded log entry in bytes.
+pub const ENTRY_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Commands of one shard that wait for their turn on a node; beyond, the node sheds load.
+pub const PROPOSAL_QUEUE_MAX: usize = 8 * 1024;
+/// Retries that one shard remembers; beyond, the oldest is forgotten early.
+pub const RETRIES_PER_SHARD_MAX: u64 = 1 << 20;
+/// Rate-limit buckets that one shard keeps; beyond, the oldest is dropped.
+pub const BUCKETS_PER_SHARD_MAX: u64 = 1 << 20;
+
+/// Body of an HTTP request in bytes.
+pub const BODY_MAX_BYTES: usize = 64 * 1024;
+/// One frame between two nodes, in bytes.
+pub const FRAME_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// One chunk of a snapshot in bytes.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;

@@ -1,0 +1,1 @@
+//! The X3DH handshake: keys, bundles, initiator, responder.
