@@ -1,0 +1,82 @@
+//! What an operator reads and asks on the admin listener.
+
+use oncekey_types::{NodeId, ShardId};
+use serde::{Deserialize, Serialize};
+
+/// Reply to `GET` [`CLUSTER`](crate::path::CLUSTER): the cluster as one node sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Cluster {
+    /// The node that answers.
+    pub node: NodeId,
+    /// The members it knows, in the order of their ids.
+    pub members: Vec<Member>,
+    /// The shards it hosts, in order.
+    pub shards: Vec<Shard>,
+}
+
+/// A node of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// The node.
+    pub id: NodeId,
+    /// Address for the other nodes.
+    pub peer: String,
+    /// Address for clients.
+    pub public: String,
+}
+
+/// One shard as the answering node sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Shard {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its leader, when known.
+    pub leader: Option<NodeId>,
+    /// The Raft term.
+    pub term: u64,
+    /// Index of the last entry of the log.
+    pub last_log: u64,
+    /// Index of the last entry applied.
+    pub applied: u64,
+    /// Nodes that vote.
+    pub voters: Vec<NodeId>,
+    /// Nodes that catch up before they vote.
+    pub learners: Vec<NodeId>,
+}
+
+/// `POST` [`CLUSTER_REPLACE`](crate::path::CLUSTER_REPLACE): put a new node in the place of a lost
+/// one, in all shards. The reply has no body.
+///
+/// The lost node must never come back: its disk may hold votes that the cluster no longer counts.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replace {
+    /// The lost node.
+    pub old: NodeId,
+    /// The new node, started and joining.
+    pub new: Member,
+}
+
+/// Reply to `GET` [`LIVEZ`](crate::path::LIVEZ) and [`READYZ`](crate::path::READYZ) when all is
+/// well; otherwise the reply is a [`Problem`](crate::Problem) with its reasons.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Health {
+    /// Always true.
+    pub ok: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replacement_names_both_nodes() {
+        let json = r#"{"old":1,"new":{"id":4,"peer":"d:7000","public":"d:8000"}}"#;
+        let replace: Replace = serde_json::from_str(json).unwrap();
+        assert_eq!((replace.old, replace.new.id), (NodeId(1), NodeId(4)));
+        assert_eq!(serde_json::to_string(&replace).unwrap(), json);
+        let extra = json.replace("\"id\":4", "\"id\":4,\"zone\":1");
+        assert!(serde_json::from_str::<Replace>(&extra).is_err());
+    }
+}

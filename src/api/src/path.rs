@@ -1,0 +1,130 @@
+//! Paths: the routes a server mounts and the functions a client calls.
+//!
+//! Guarantees: a path made here leads to the route of the same name and carries the user
+//! unchanged, whatever its characters. Leaves out: a user named `.` or `..` travels as `%2E`, and
+//! a proxy that resolves dot segments will lose it.
+
+use oncekey_types::{DeviceId, Seq, UserId};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// `GET`: a user's devices and device list.
+pub const USER: &str = "/v1/users/{user}";
+/// `PUT`: register a device. `DELETE`: remove it.
+pub const DEVICE: &str = "/v1/users/{user}/devices/{device}";
+/// `PUT`: replace the signed prekey.
+pub const SIGNED_PREKEY: &str = "/v1/users/{user}/devices/{device}/signed-prekey";
+/// `POST`: add one-time prekeys.
+pub const ONE_TIME_PREKEYS: &str = "/v1/users/{user}/devices/{device}/one-time-prekeys";
+/// `GET`: what the server holds of a device's keys.
+pub const PREKEYS: &str = "/v1/users/{user}/devices/{device}/prekeys";
+/// `PUT`: the next signed device list.
+pub const DEVICE_LIST: &str = "/v1/users/{user}/device-list";
+/// `POST`: fetch the bundles of one user.
+pub const USER_BUNDLES: &str = "/v1/users/{user}/bundles";
+/// `POST`: fetch the bundles of several users.
+pub const BUNDLES: &str = "/v1/bundles";
+
+/// `GET`, admin: the process runs.
+pub const LIVEZ: &str = "/livez";
+/// `GET`, admin: the node can serve.
+pub const READYZ: &str = "/readyz";
+/// `GET`, admin: Prometheus metrics.
+pub const METRICS: &str = "/metrics";
+/// `GET`, admin: members, shards, leaders.
+pub const CLUSTER: &str = "/v1/cluster";
+/// `POST`, admin: put a new node in the place of a lost one.
+pub const CLUSTER_REPLACE: &str = "/v1/cluster/replace";
+
+/// Unreserved characters (RFC 3986) except the dot, which alone could be a dot segment.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
+
+/// Path of [`USER`].
+#[must_use]
+pub fn user(user: &UserId) -> String {
+    format!("/v1/users/{}", utf8_percent_encode(user.as_str(), SEGMENT))
+}
+
+/// Path of [`DEVICE`].
+#[must_use]
+pub fn device(user: &UserId, device: DeviceId) -> String {
+    format!("{}/devices/{device}", self::user(user))
+}
+
+/// Path and query of a removal by the device itself, whose write number is `seq`.
+#[must_use]
+pub fn remove_device(user: &UserId, device: DeviceId, seq: Seq) -> String {
+    format!("{}?seq={seq}", self::device(user, device))
+}
+
+/// Path of [`SIGNED_PREKEY`].
+#[must_use]
+pub fn signed_prekey(user: &UserId, device: DeviceId) -> String {
+    format!("{}/signed-prekey", self::device(user, device))
+}
+
+/// Path of [`ONE_TIME_PREKEYS`].
+#[must_use]
+pub fn one_time_prekeys(user: &UserId, device: DeviceId) -> String {
+    format!("{}/one-time-prekeys", self::device(user, device))
+}
+
+/// Path of [`PREKEYS`].
+#[must_use]
+pub fn prekeys(user: &UserId, device: DeviceId) -> String {
+    format!("{}/prekeys", self::device(user, device))
+}
+
+/// Path of [`DEVICE_LIST`].
+#[must_use]
+pub fn device_list(user: &UserId) -> String {
+    format!("{}/device-list", self::user(user))
+}
+
+/// Path of [`USER_BUNDLES`].
+#[must_use]
+pub fn user_bundles(user: &UserId) -> String {
+    format!("{}/bundles", self::user(user))
+}
+
+#[cfg(test)]
+mod tests {
+    use percent_encoding::percent_decode_str;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_user_is_one_segment_and_comes_back(name in "\\PC{1,60}") {
+            let id = UserId::new(name.clone()).unwrap();
+            let path = user(&id);
+            let segment = path.strip_prefix("/v1/users/").unwrap();
+            prop_assert!(!segment.contains(['/', '?', '#', '.']), "{}", path);
+            prop_assert_eq!(percent_decode_str(segment).decode_utf8().unwrap(), name);
+        }
+    }
+
+    #[test]
+    fn a_path_follows_its_route() {
+        let bob = UserId::new("bob").unwrap();
+        let one = DeviceId(1);
+        for (route, path) in [
+            (USER, user(&bob)),
+            (DEVICE, device(&bob, one)),
+            (SIGNED_PREKEY, signed_prekey(&bob, one)),
+            (ONE_TIME_PREKEYS, one_time_prekeys(&bob, one)),
+            (PREKEYS, prekeys(&bob, one)),
+            (DEVICE_LIST, device_list(&bob)),
+            (USER_BUNDLES, user_bundles(&bob)),
+        ] {
+            assert_eq!(
+                path,
+                route.replace("{user}", "bob").replace("{device}", "1")
+            );
+        }
+        assert_eq!(
+            remove_device(&bob, one, Seq(7)),
+            "/v1/users/bob/devices/1?seq=7"
+        );
+    }
+}
