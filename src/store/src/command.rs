@@ -211,3 +211,13 @@ pub struct Dispense {
     /// Refuse the whole request, popping nothing, when any device would get no one-time prekey.
     pub require_one_time_prekey: bool,
 }
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            retry_window_ms: 10 * 60 * 1000,
+            per_caller: BucketPolicy { capacity: 6, refill_ms: 10 * 60 * 1000 },
+            per_target: BucketPolicy { capacity: 200, refill_ms: 30 * 1000 },
+        }
+    }
+}
