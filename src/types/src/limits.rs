@@ -30,6 +30,11 @@ pub const PUBLIC_KEY_MAX_BYTES: usize = 2048;
 /// Length of a signed device list in bytes.
 pub const DEVICE_LIST_MAX_BYTES: usize = 8 * 1024;
 
+/// Payload of the first message of a handshake in bytes.
+pub const INITIAL_PAYLOAD_MAX_BYTES: usize = 64 * 1024;
+/// Data of an application that a handshake is bound to, in bytes.
+pub const APP_AD_MAX_BYTES: usize = u16::MAX as usize;
+
 /// Commands in one log entry.
 pub const BATCH_COMMANDS_MAX: usize = 512;
 /// Length of one encoded log entry in bytes.
