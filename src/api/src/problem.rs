@@ -221,7 +221,8 @@ impl<'de> Deserialize<'de> for Code {
 pub struct Problem {
     /// What went wrong.
     pub code: Code,
-    /// What went wrong this time, for a person to read. Has no keys and no user.
+    /// What went wrong this time, for the person who sent the request; may quote it, so it is not
+    /// for logs.
     pub detail: String,
     /// What went wrong this time, for a program to read.
     pub members: Box<Members>,

@@ -3,7 +3,7 @@
 //! Guarantees: reading it pops nothing. Leaves out: prekeys; those come in a
 //! [`bundle`](crate::bundle).
 
-use oncekey_types::{DeviceId, RegistrationId, Seq, UserId};
+use oncekey_types::{DeviceId, RegistrationId, Seq, TimestampMs, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -20,6 +20,9 @@ pub struct User {
     pub devices: Vec<Device>,
     /// Its signed device list, when it has an account key.
     pub device_list: Option<DeviceList>,
+    /// Age of the data when no quorum was within reach: the time up to which the answering node
+    /// has it. None when the data is current.
+    pub as_of: Option<TimestampMs>,
 }
 
 /// One device of a [`User`].
@@ -71,6 +74,7 @@ mod tests {
                 list: vec![5; 90].into(),
                 signature: [6; 64].into(),
             }),
+            as_of: None,
         };
         let json = serde_json::to_string(&user).unwrap();
         assert_eq!(serde_json::from_str::<User>(&json).unwrap(), user);
