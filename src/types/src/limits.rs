@@ -14,6 +14,8 @@ pub const SHARDS_DEFAULT: u16 = 16;
 pub const USER_ID_MAX_BYTES: usize = 255;
 /// Length of a caller id in bytes.
 pub const CALLER_ID_MAX_BYTES: usize = 255;
+/// Length of the name of a cluster in bytes.
+pub const CLUSTER_NAME_MAX_BYTES: usize = 64;
 /// Length of an idempotency key in bytes.
 pub const REQUEST_ID_MAX_BYTES: usize = 64;
 
@@ -39,6 +41,8 @@ pub const APP_AD_MAX_BYTES: usize = u16::MAX as usize;
 pub const BATCH_COMMANDS_MAX: usize = 512;
 /// Length of one encoded log entry in bytes.
 pub const ENTRY_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// One encoded command, query or their answer, in bytes.
+pub const MESSAGE_MAX_BYTES: usize = 1024 * 1024;
 /// Commands of one shard that wait for their turn on a node; beyond, the node sheds load.
 pub const PROPOSAL_QUEUE_MAX: usize = 8 * 1024;
 /// Retries that one shard remembers; beyond, the oldest is forgotten early.
@@ -46,6 +50,8 @@ pub const RETRIES_PER_SHARD_MAX: u64 = 1 << 20;
 /// Rate-limit buckets that one shard keeps; beyond, the oldest is dropped.
 pub const BUCKETS_PER_SHARD_MAX: u64 = 1 << 20;
 
+/// Request line and headers of an HTTP request in bytes.
+pub const HEAD_MAX_BYTES: usize = 16 * 1024;
 /// Body of an HTTP request in bytes.
 pub const BODY_MAX_BYTES: usize = 64 * 1024;
 /// One frame between two nodes, in bytes.
