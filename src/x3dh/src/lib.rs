@@ -2,7 +2,7 @@
 //!
 //! Two profiles:
 //!
-//! * The native one, which everything but [`plain`] and [`conformance`] is about. Prekeys are
+//! * The native one, which everything but [`plain`] is about. Prekeys are
 //!   signed with their owner, id and time; the secret is bound to both sides' names, devices and
 //!   keys; the first message carries a payload. The formulae stand at the head of the modules:
 //!   [`prekey`] and [`device_list`] (what is signed), [`schedule`] (the keys), [`message`] (the
@@ -33,14 +33,18 @@ extern crate std;
 
 mod address;
 pub mod bundle;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod device_list;
 mod encode;
 mod failure;
 pub mod initiator;
 pub mod keys;
 pub mod message;
+pub mod plain;
 pub mod prekey;
 pub mod responder;
+mod safety_number;
 pub mod schedule;
 
 pub use address::{Address, UserTooLong};
@@ -48,4 +52,5 @@ pub use bundle::{Bundle, Expectations, VerifiedBundle};
 pub use failure::{Failure, HandshakeRefused};
 pub use initiator::LocalDevice;
 pub use responder::Received;
+pub use safety_number::SafetyNumber;
 pub use schedule::{AppAd, DedupKey, SessionKeys};
