@@ -43,6 +43,13 @@ pub const BATCH_COMMANDS_MAX: usize = 512;
 pub const ENTRY_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// One encoded command, query or their answer, in bytes.
 pub const MESSAGE_MAX_BYTES: usize = 1024 * 1024;
+/// Length of one entry in the write-ahead log in bytes: an encoded entry and what Raft puts around
+/// it.
+pub const WAL_RECORD_MAX_BYTES: usize = ENTRY_MAX_BYTES + 64 * 1024;
+/// Entries appended to the write-ahead log in one go, in bytes.
+pub const WAL_APPEND_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Length of a vote, a committed position or a purge marker in the write-ahead log in bytes.
+pub const GROUP_STATE_MAX_BYTES: usize = 4 * 1024;
 /// Commands of one shard that wait for their turn on a node; beyond, the node sheds load.
 pub const PROPOSAL_QUEUE_MAX: usize = 8 * 1024;
 /// Retries that one shard remembers; beyond, the oldest is forgotten early.

@@ -1,56 +1,574 @@
 //! A disk in memory that loses what was not synced.
+//!
+//! Guarantees: after [`SimDisk::power_cut`] only synced bytes and synced names are there, plus
+//! what the chosen [`Tear`] lets through; every changing operation has a number, so that a test
+//! can stop at each of them; the same calls give the same result.
+//!
+//! Leaves out: time. An operation takes none.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Disk, DiskFile};
 
-/// What of the unsynced writes is on the device after a power cut.
+/// The part of a write that reaches the device as a whole.
+const SECTOR_BYTES: usize = 512;
+
+/// What of the unsynced changes is on the device after a power cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tear {
     /// Nothing.
     Nothing,
-    /// The first so many bytes, in the order in which they were written.
+    /// The first so many bytes, and the changes of names before them, in the order of the calls.
     Prefix(usize),
+    /// Some sectors of 512 bytes and the first few changes of names, drawn from this seed.
+    Sectors(u64),
     /// Everything.
     Everything,
-    /// Some sectors of 512 bytes and some directory changes, drawn from this seed.
-    Sectors(u64),
 }
 
 /// A disk in memory. Clones share it.
 #[derive(Clone, Default)]
-pub struct SimDisk;
+pub struct SimDisk {
+    device: Arc<Mutex<Device>>,
+}
 
 impl SimDisk {
     /// An empty disk without a limit.
     #[must_use]
     pub fn new() -> Self {
-        Self
+        Self::default()
     }
-    /// Cuts the power: all open handles go bad; of what was not synced only `tear` stays.
+
+    /// Changing operations so far: writes, syncs, and changes of names.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.device().operations
+    }
+
+    /// Stops the machine at the operation with this number (counted from 0): it fails, as does
+    /// everything after it until the [power is cut](Self::power_cut). A write stopped so may be
+    /// torn by the cut.
+    pub fn crash_at(&self, operation: u64) {
+        self.device().faults.insert(operation, Fault::Crash);
+    }
+
+    /// Makes the operation with this number fail. A write then leaves half of its bytes. A sync
+    /// then leaves its writes visible but never makes them durable, not even by a later sync, as
+    /// Linux does.
+    pub fn fail_at(&self, operation: u64) {
+        self.device().faults.insert(operation, Fault::Error);
+    }
+
+    /// Lets all files together have at most `bytes`.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.device().capacity = Some(bytes);
+    }
+
+    /// Bytes written and not synced: the greatest useful [`Tear::Prefix`].
+    #[must_use]
+    pub fn unsynced_bytes(&self) -> usize {
+        self.device().unsynced.iter().map(Change::bytes).sum()
+    }
+
+    /// Cuts the power. All open handles go bad; of what was not synced, `tear` stays; planned
+    /// faults are forgotten.
     pub fn power_cut(&self, tear: Tear) {
-        let _ = tear;
+        let mut device = self.device();
+        device.lose(tear);
+        device.boot += 1;
+        device.crashed = false;
+        device.faults.clear();
+    }
+
+    /// Ends the process but not the machine: all open handles go bad, nothing is lost, planned
+    /// faults are forgotten.
+    pub fn kill(&self) {
+        let mut device = self.device();
+        device.boot += 1;
+        device.crashed = false;
+        device.faults.clear();
+    }
+
+    /// Turns one bit of a file over, on the device and in memory. Does nothing beyond its end.
+    pub fn flip_bit(&self, name: &str, byte: usize, bit: u8) {
+        let mut device = self.device();
+        let Some(&inode) = device.names.get(name) else {
+            return;
+        };
+        let Inode { durable, visible } = &mut device.inodes[inode];
+        for bytes in [durable, visible] {
+            if let Some(byte) = bytes.get_mut(byte) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+    }
+
+    /// The content of a file as a reader sees it.
+    #[must_use]
+    pub fn content(&self, name: &str) -> Option<Vec<u8>> {
+        let device = self.device();
+        device
+            .names
+            .get(name)
+            .map(|&inode| device.inodes[inode].visible.clone())
+    }
+
+    fn device(&self) -> MutexGuard<'_, Device> {
+        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handle(&self, device: &Device, inode: usize) -> Arc<dyn DiskFile> {
+        Arc::new(SimFile {
+            disk: self.clone(),
+            inode,
+            boot: device.boot,
+        })
     }
 }
 
 impl Disk for SimDisk {
     fn list(&self) -> io::Result<Vec<String>> {
-        todo!()
+        let device = self.device();
+        device.check_alive()?;
+        Ok(device.names.keys().cloned().collect())
     }
-    fn create(&self, _name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        todo!()
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let mut device = self.device();
+        device.begin()?;
+        if device.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let inode = device.inodes.len();
+        device.inodes.push(Inode::default());
+        device.rename_entry(NameChange {
+            from: None,
+            to: Some((name.to_owned(), inode)),
+        });
+        Ok(self.handle(&device, inode))
     }
-    fn open(&self, _name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        todo!()
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let device = self.device();
+        device.check_alive()?;
+        let inode = device.inode(name)?;
+        Ok(self.handle(&device, inode))
     }
-    fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
-        todo!()
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut device = self.device();
+        device.begin()?;
+        let inode = device.inode(from)?;
+        device.rename_entry(NameChange {
+            from: Some(from.to_owned()),
+            to: Some((to.to_owned(), inode)),
+        });
+        Ok(())
     }
-    fn remove(&self, _name: &str) -> io::Result<()> {
-        todo!()
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut device = self.device();
+        device.begin()?;
+        device.inode(name)?;
+        device.rename_entry(NameChange {
+            from: Some(name.to_owned()),
+            to: None,
+        });
+        Ok(())
     }
+
     fn sync_dir(&self) -> io::Result<()> {
-        todo!()
+        let mut device = self.device();
+        device.begin()?;
+        device.durable_names = device.names.clone();
+        device
+            .unsynced
+            .retain(|change| matches!(change, Change::Write { .. }));
+        Ok(())
+    }
+}
+
+struct SimFile {
+    disk: SimDisk,
+    inode: usize,
+    boot: u64,
+}
+
+impl SimFile {
+    fn device(&self) -> io::Result<MutexGuard<'_, Device>> {
+        let device = self.disk.device();
+        if device.boot == self.boot {
+            Ok(device)
+        } else {
+            Err(io::Error::other("the handle is from before the power cut"))
+        }
+    }
+}
+
+impl DiskFile for SimFile {
+    fn size(&self) -> io::Result<u64> {
+        let device = self.device()?;
+        device.check_alive()?;
+        Ok(device.inodes[self.inode].visible.len() as u64)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let device = self.device()?;
+        device.check_alive()?;
+        let start = index(offset)?;
+        let bytes = &device.inodes[self.inode].visible;
+        match bytes.get(start..start + buffer.len()) {
+            Some(bytes) => {
+                buffer.copy_from_slice(bytes);
+                Ok(())
+            }
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut device = self.device()?;
+        let offset = index(offset)?;
+        let begun = device.begin();
+        if let Err(error) = begun {
+            match device.last_fault {
+                Some(Fault::Crash) => device.write(self.inode, offset, bytes),
+                Some(Fault::Error) => {
+                    device.write(self.inode, offset, &bytes[..bytes.len() / 2]);
+                }
+                None => {}
+            }
+            return Err(error);
+        }
+        device.check_space(self.inode, offset + bytes.len())?;
+        device.write(self.inode, offset, bytes);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut device = self.device()?;
+        let begun = device.begin();
+        let inode = self.inode;
+        match (&begun, device.last_fault) {
+            (Ok(()), _) => device.make_durable(inode),
+            (Err(_), Some(Fault::Error)) => {
+                device.unsynced.retain(|change| !change.is_write_to(inode));
+            }
+            (Err(_), _) => {}
+        }
+        begun
+    }
+}
+
+#[derive(Default)]
+struct Device {
+    inodes: Vec<Inode>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    unsynced: Vec<Change>,
+    operations: u64,
+    faults: BTreeMap<u64, Fault>,
+    last_fault: Option<Fault>,
+    crashed: bool,
+    capacity: Option<u64>,
+    boot: u64,
+}
+
+#[derive(Default)]
+struct Inode {
+    durable: Vec<u8>,
+    visible: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+enum Fault {
+    Crash,
+    Error,
+}
+
+enum Change {
+    Write {
+        inode: usize,
+        offset: usize,
+        bytes: Vec<u8>,
+    },
+    Name(NameChange),
+}
+
+struct NameChange {
+    from: Option<String>,
+    to: Option<(String, usize)>,
+}
+
+impl Change {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Write { bytes, .. } => bytes.len(),
+            Self::Name(_) => 0,
+        }
+    }
+
+    fn is_write_to(&self, file: usize) -> bool {
+        matches!(self, Self::Write { inode, .. } if *inode == file)
+    }
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, usize>) {
+        if let Some(from) = &self.from {
+            names.remove(from);
+        }
+        if let Some((to, inode)) = &self.to {
+            names.insert(to.clone(), *inode);
+        }
+    }
+}
+
+impl Device {
+    fn check_alive(&self) -> io::Result<()> {
+        if self.crashed {
+            Err(io::Error::other("the machine has stopped"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Counts a changing operation and lets it fail if that was planned.
+    fn begin(&mut self) -> io::Result<()> {
+        self.last_fault = None;
+        self.check_alive()?;
+        let number = self.operations;
+        self.operations += 1;
+        self.last_fault = self.faults.remove(&number);
+        match self.last_fault {
+            None => Ok(()),
+            Some(Fault::Error) => Err(io::Error::other("input/output error")),
+            Some(Fault::Crash) => {
+                self.crashed = true;
+                Err(io::Error::other("the machine has stopped"))
+            }
+        }
+    }
+
+    fn inode(&self, name: &str) -> io::Result<usize> {
+        self.names
+            .get(name)
+            .copied()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn rename_entry(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.unsynced.push(Change::Name(change));
+    }
+
+    fn check_space(&self, inode: usize, end: usize) -> io::Result<()> {
+        let Some(capacity) = self.capacity else {
+            return Ok(());
+        };
+        let used: usize = self
+            .names
+            .values()
+            .map(|&i| self.inodes[i].visible.len())
+            .sum();
+        let grown = end.saturating_sub(self.inodes[inode].visible.len());
+        if (used + grown) as u64 > capacity {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, inode: usize, offset: usize, bytes: &[u8]) {
+        put(&mut self.inodes[inode].visible, offset, bytes);
+        self.unsynced.push(Change::Write {
+            inode,
+            offset,
+            bytes: bytes.to_vec(),
+        });
+    }
+
+    /// Only what is still unsynced: writes that a failed sync gave up stay lost.
+    fn make_durable(&mut self, file: usize) {
+        let durable = &mut self.inodes[file].durable;
+        self.unsynced.retain(|change| match change {
+            Change::Write {
+                inode,
+                offset,
+                bytes,
+            } if *inode == file => {
+                put(durable, *offset, bytes);
+                false
+            }
+            Change::Write { .. } | Change::Name(_) => true,
+        });
+    }
+
+    fn lose(&mut self, tear: Tear) {
+        let mut draw = Draw(if let Tear::Sectors(seed) = tear {
+            seed
+        } else {
+            0
+        });
+        let mut left = if let Tear::Prefix(bytes) = tear {
+            bytes
+        } else {
+            0
+        };
+        let mut names_end = false;
+        for change in std::mem::take(&mut self.unsynced) {
+            match change {
+                Change::Write {
+                    inode,
+                    offset,
+                    bytes,
+                } => {
+                    let durable = &mut self.inodes[inode].durable;
+                    match tear {
+                        Tear::Nothing => {}
+                        Tear::Everything => put(durable, offset, &bytes),
+                        Tear::Prefix(_) => {
+                            let kept = left.min(bytes.len());
+                            put(durable, offset, &bytes[..kept]);
+                            left -= kept;
+                            names_end |= kept < bytes.len();
+                        }
+                        Tear::Sectors(_) => keep_sectors(durable, offset, &bytes, &mut draw),
+                    }
+                }
+                Change::Name(change) => {
+                    names_end |= match tear {
+                        Tear::Nothing => true,
+                        Tear::Everything | Tear::Prefix(_) => false,
+                        Tear::Sectors(_) => draw.coin(),
+                    };
+                    if !names_end {
+                        change.apply(&mut self.durable_names);
+                    }
+                }
+            }
+        }
+        self.names = self.durable_names.clone();
+        for inode in &mut self.inodes {
+            inode.visible = inode.durable.clone();
+        }
+    }
+}
+
+fn keep_sectors(durable: &mut Vec<u8>, offset: usize, bytes: &[u8], draw: &mut Draw) {
+    let mut start = 0;
+    while start < bytes.len() {
+        let sector_end = (offset + start) / SECTOR_BYTES * SECTOR_BYTES + SECTOR_BYTES;
+        let end = (sector_end - offset).min(bytes.len());
+        if draw.coin() {
+            put(durable, offset + start, &bytes[start..end]);
+        }
+        start = end;
+    }
+}
+
+fn put(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if !bytes.is_empty() && file.len() < end {
+        file.resize(end, 0);
+    }
+    if !bytes.is_empty() {
+        file[offset..end].copy_from_slice(bytes);
+    }
+}
+
+fn index(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge.into())
+}
+
+/// SplitMix64: enough to draw coins from a seed.
+struct Draw(u64);
+
+impl Draw {
+    fn coin(&mut self) -> bool {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) & 1 == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk_with_synced_file() -> (SimDisk, Arc<dyn DiskFile>) {
+        let disk = SimDisk::new();
+        let file = disk.create("a").unwrap();
+        file.write_all_at(b"one", 0).unwrap();
+        file.sync_data().unwrap();
+        disk.sync_dir().unwrap();
+        (disk, file)
+    }
+
+    #[test]
+    fn a_power_cut_loses_what_was_not_synced() {
+        let (disk, file) = disk_with_synced_file();
+        file.write_all_at(b"two", 3).unwrap();
+        disk.create("b").unwrap();
+        disk.power_cut(Tear::Nothing);
+        assert_eq!(disk.content("a").unwrap(), b"one");
+        assert_eq!(disk.list().unwrap(), ["a"]);
+        assert!(
+            file.sync_data().is_err(),
+            "a handle from before the cut is bad"
+        );
+    }
+
+    #[test]
+    fn a_torn_write_keeps_its_first_bytes() {
+        let (disk, file) = disk_with_synced_file();
+        file.write_all_at(b"two", 3).unwrap();
+        assert_eq!(disk.unsynced_bytes(), 3);
+        disk.power_cut(Tear::Prefix(2));
+        assert_eq!(disk.content("a").unwrap(), b"onetw");
+    }
+
+    #[test]
+    fn a_file_with_an_unsynced_name_is_lost_even_when_its_bytes_are_synced() {
+        let disk = SimDisk::new();
+        let file = disk.create("a").unwrap();
+        file.write_all_at(b"one", 0).unwrap();
+        file.sync_data().unwrap();
+        disk.power_cut(Tear::Nothing);
+        assert!(disk.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn writes_of_a_failed_sync_are_seen_but_never_durable() {
+        let (disk, file) = disk_with_synced_file();
+        file.write_all_at(b"two", 3).unwrap();
+        disk.fail_at(disk.operations());
+        file.sync_data().unwrap_err();
+        assert_eq!(disk.content("a").unwrap(), b"onetwo");
+        file.sync_data().unwrap();
+        disk.power_cut(Tear::Everything);
+        assert_eq!(disk.content("a").unwrap(), b"one");
+    }
+
+    #[test]
+    fn a_full_disk_takes_no_more() {
+        let (disk, file) = disk_with_synced_file();
+        disk.set_capacity(4);
+        let error = file.write_all_at(b"two", 3).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn a_crash_stops_everything_until_the_power_is_cut() {
+        let (disk, file) = disk_with_synced_file();
+        disk.crash_at(disk.operations());
+        file.write_all_at(b"two", 3).unwrap_err();
+        file.sync_data().unwrap_err();
+        disk.list().unwrap_err();
+        disk.power_cut(Tear::Everything);
+        assert_eq!(disk.content("a").unwrap(), b"onetwo");
     }
 }

@@ -1,13 +1,44 @@
-//! The write-ahead log of a node.
+//! The write-ahead log of a node: entries, votes and committed positions of all its groups.
+//!
+//! Guarantees:
+//! - What a [`Done`] has reported as durable is there after a crash or a power cut, or the log
+//!   does not open. See [`OpenError::Damaged`].
+//! - Jobs of one group reach the disk in the order in which they were submitted, and their
+//!   [`Done`]s are called in that order.
+//! - An entry can be read from the moment it was appended, durable or not.
+//! - After a failed write or sync nothing is tried again: the node hears of it first, then every
+//!   waiting and every later job gets the [`WalFault`].
+//!
+//! One committer thread writes for all groups, so that one sync serves everything that waits. The
+//! log is a row of segment files; a segment is reused as soon as every entry in it was purged.
+//!
+//! Leaves out: what votes, positions, markers and entries mean; how far a group may be purged; and
+//! protection of the bytes against somebody who can write to the disk.
+
+mod committer;
+mod group;
+mod index;
+mod record;
+mod recovery;
+mod segment;
+mod segments;
+mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 
-use crate::disk::Disk;
+use self::committer::Committer;
+use self::index::{Found, Location};
+use self::record::Record;
+use self::shared::{Request, Shared};
+use crate::disk::{Disk, DiskFile};
 
 /// A Raft group of the node: one per shard.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -20,19 +51,25 @@ pub type Done = Box<dyn FnOnce(Result<(), WalFault>) + Send>;
 /// Settings of the log.
 #[derive(Clone, Debug)]
 pub struct WalOptions {
-    /// Length of a segment file.
+    /// Length of a segment file, at most [`SEGMENT_MAX_BYTES`]. A batch that does not fit gets a
+    /// longer one of its own.
     pub segment_bytes: u64,
-    /// Zeros written ahead of the end.
+    /// Zeros written ahead of the end whenever a file has to grow, so that most syncs have no new
+    /// blocks to note. A reused file has all of its blocks.
     pub preallocate_bytes: u64,
-    /// Segment files kept for reuse.
+    /// Segment files kept for reuse; beyond, they are removed.
     pub spare_segments: usize,
-    /// Recent payloads kept in memory.
+    /// Payloads of recent entries kept in memory.
     pub cache_bytes: usize,
-    /// Payloads that wait to be written; beyond, a caller waits.
+    /// Records that wait to be written; beyond, a caller waits until the committer has caught up.
     pub queue_bytes: usize,
-    /// Time without work until the log notes that its last batch is durable.
+    /// Time without work after which the log notes on disk that its last batch was durable. With
+    /// `None` it does so only when it is shut down or opened.
     pub idle_mark_ms: Option<u64>,
 }
+
+/// Greatest length of a segment file that can be asked for.
+pub const SEGMENT_MAX_BYTES: u64 = 1 << 30;
 
 impl Default for WalOptions {
     fn default() -> Self {
@@ -74,12 +111,28 @@ pub enum WalFault {
     /// The log has been shut down.
     #[error("the log has been shut down")]
     Closed,
-    /// The caller broke the rules; the log is as before.
-    #[error("refused: {reason}")]
+    /// The request breaks a rule. The log is as before and goes on.
+    #[error("the log refused a request: {reason}")]
     Refused {
         /// The rule.
         reason: &'static str,
     },
+}
+
+impl WalFault {
+    fn of(action: &'static str, file: impl Into<String>, source: io::Error) -> Self {
+        let file = file.into();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { action, file }
+            }
+            _ => Self::Io {
+                action,
+                file,
+                source: Arc::new(source),
+            },
+        }
+    }
 }
 
 /// Why the log could not be opened.
@@ -97,6 +150,16 @@ pub enum OpenError {
         offset: u64,
         /// What was found.
         what: &'static str,
+    },
+    /// The log was written by another version.
+    #[error("segment {segment:016x} has format {found}, this build reads format {expected}")]
+    Format {
+        /// The segment.
+        segment: u64,
+        /// The version in its header.
+        found: u32,
+        /// The version this build reads.
+        expected: u32,
     },
     /// The file system failed.
     #[error(transparent)]
@@ -158,7 +221,7 @@ pub struct RecoveredGroup {
 pub struct WalStats {
     /// Segment files in use.
     pub segments: u64,
-    /// Their bytes on disk, spare files included.
+    /// Their bytes on disk; spare files come on top.
     pub bytes: u64,
     /// Batches written since the log was opened.
     pub batches: u64,
@@ -172,98 +235,259 @@ pub struct WalStats {
     pub cached_bytes: u64,
 }
 
-/// The write-ahead log. Clones share it.
+/// The write-ahead log. Clones share it; when the last one goes, the log is shut down.
 #[derive(Clone)]
-pub struct Wal;
+pub struct Wal {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+}
 
 impl Wal {
-    /// Opens the log.
+    /// Opens the log on `disk`, making it if there is none. `on_fault` is called at most once, from
+    /// the committer thread, before anybody else hears of the fault.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Damaged`]
+    /// [`OpenError::Damaged`] when something acknowledged cannot be read, [`OpenError::Format`]
+    /// when another version wrote it, [`OpenError::Fault`] when the file system fails.
     pub fn open(
         disk: Arc<dyn Disk>,
-        options: WalOptions,
+        mut options: WalOptions,
         on_fault: impl Fn(&WalFault) + Send + Sync + 'static,
     ) -> Result<(Self, Recovery), OpenError> {
-        let _ = (disk, options, on_fault);
-        todo!()
+        options.segment_bytes = options.segment_bytes.min(SEGMENT_MAX_BYTES);
+        let recovered = recovery::recover(&disk, &options)?;
+        let checkpoint = recovered.checkpoint();
+        let groups = checkpoint
+            .iter()
+            .map(|(id, state)| (*id, state.recovered()))
+            .collect();
+        let shared = Arc::new(Shared::new(
+            recovered.index,
+            recovered.segments,
+            options.queue_bytes,
+            Box::new(on_fault),
+        ));
+        let mut committer = Committer::new(
+            disk,
+            options,
+            shared.clone(),
+            checkpoint,
+            recovered.active,
+            recovered.sequence,
+            recovered.spares,
+        );
+        // Covers what a torn write left behind, and shows that the last batch is durable now.
+        committer.mark(BTreeMap::new())?;
+        committer.recycle()?;
+        let thread = std::thread::Builder::new()
+            .name("wal".to_owned())
+            .spawn(move || committer.run())
+            .map_err(|error| WalFault::of("starting the thread of", "the log", error))?;
+        let inner = Inner {
+            shared,
+            committer: Mutex::new(Some(thread)),
+        };
+        Ok((
+            Self {
+                inner: Arc::new(inner),
+            },
+            Recovery { groups },
+        ))
     }
 
-    /// Appends `entries`, the first at `first_index`, which must follow the group's last entry.
-    /// They can be read at once; they are durable when `done` is called.
+    /// Appends `entries`, the first at `first_index`, which must follow the group's last entry (or
+    /// its purge; the first entry of a new group may have any index). They can be read at once and
+    /// are durable when `done` is called.
+    ///
+    /// Waits while too much is queued, but never on the committer thread.
     pub fn append(&self, group: GroupId, first_index: u64, entries: Vec<Bytes>, done: Done) {
-        let _ = (group, first_index, entries, done);
+        let request = Request::Append {
+            first_index,
+            entries,
+        };
+        self.inner.shared.submit(group, request, Some(done));
     }
 
     /// Replaces the group's vote. Durable when `done` is called.
     pub fn save_vote(&self, group: GroupId, vote: Bytes, done: Done) {
-        let _ = (group, vote, done);
+        self.inner
+            .shared
+            .submit(group, Request::Vote(vote), Some(done));
     }
 
-    /// Notes the group's committed position. Rides along with the next batch; never forces a sync.
+    /// Notes the group's committed position. It rides along with the next batch and never forces a
+    /// sync, so after a crash an older one may be found.
     pub fn save_committed(&self, group: GroupId, committed: Bytes) {
-        let _ = (group, committed);
+        self.inner.shared.save_committed(group, committed);
     }
 
-    /// Drops the group's entries from `from_index` on. Durable when `done` is called.
+    /// Drops the group's entries from `from_index` on, at once for readers, durably when `done` is
+    /// called; later appends are ordered behind it.
     pub fn truncate(&self, group: GroupId, from_index: u64, done: Option<Done>) {
-        let _ = (group, from_index, done);
+        self.inner
+            .shared
+            .submit(group, Request::Truncate { from: from_index }, done);
     }
 
-    /// Drops the group's entries up to and including `upto_index`, which may lie beyond the last
-    /// (after a snapshot). Durable when `done` is called.
+    /// Drops the group's entries up to and including `upto_index`, which may lie beyond the last of
+    /// them (after a snapshot was installed), and keeps `marker` in their place. At once for
+    /// readers, durably when `done` is called. A purge below an earlier one changes nothing.
     pub fn purge(&self, group: GroupId, upto_index: u64, marker: Bytes, done: Option<Done>) {
-        let _ = (group, upto_index, marker, done);
+        self.inner.shared.submit(
+            group,
+            Request::Purge {
+                upto: upto_index,
+                marker,
+            },
+            done,
+        );
     }
 
     /// The entries of `range` that exist, in order.
     ///
     /// # Errors
     ///
-    /// [`ReadError::Damaged`]
+    /// [`ReadError::Damaged`] when an entry does not match its checksum; the node must stop.
     pub fn read(&self, group: GroupId, range: Range<u64>) -> Result<Vec<(u64, Bytes)>, ReadError> {
         self.read_up_to(group, range, usize::MAX)
     }
 
-    /// Like [`read`](Self::read), but stops before the payloads exceed `max_bytes`; returns at
-    /// least one entry if there is one.
+    /// Like [`read`](Self::read), but ends before the payloads exceed `max_bytes`. Returns at least
+    /// one entry if there is one.
     ///
     /// # Errors
     ///
-    /// [`ReadError::Damaged`]
+    /// As [`read`](Self::read).
     pub fn read_up_to(
         &self,
         group: GroupId,
         range: Range<u64>,
         max_bytes: usize,
     ) -> Result<Vec<(u64, Bytes)>, ReadError> {
-        let _ = (group, range, max_bytes);
-        todo!()
+        let there = self.inner.shared.lock().index.entries(group);
+        let mut entries = Vec::new();
+        let mut left = max_bytes;
+        for index in range.start.max(there.start)..range.end.min(there.end) {
+            let Some(payload) = self.read_one(group, index)? else {
+                break;
+            };
+            if payload.len() > left && !entries.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(payload.len());
+            entries.push((index, payload));
+        }
+        Ok(entries)
     }
 
-    /// Indexes of the first and the last entry of the group, durable or not.
+    /// Indexes of the group's first and last entry, durable or not.
     #[must_use]
     pub fn entries(&self, group: GroupId) -> Option<(u64, u64)> {
-        let _ = group;
-        None
+        let entries = self.inner.shared.lock().index.entries(group);
+        (!entries.is_empty()).then(|| (entries.start, entries.end - 1))
     }
 
-    /// The groups that keep the oldest segment from being reused, each with the last of its
-    /// entries in it. Purge them up to there to shorten the log. Empty while there is only one
-    /// segment.
+    /// The groups that keep the oldest segment from being reused, each with the last of its entries
+    /// in it: purge them up to there to shorten the log. Empty while there is one segment only.
     #[must_use]
     pub fn groups_pinning_oldest_segment(&self) -> Vec<(GroupId, u64)> {
-        Vec::new()
+        self.inner.shared.lock().segments.pinning_oldest()
     }
 
-    /// Counters.
+    /// Counters and sizes.
     #[must_use]
     pub fn stats(&self) -> WalStats {
-        WalStats::default()
+        let state = self.inner.shared.lock();
+        WalStats {
+            segments: state.segments.len() as u64,
+            bytes: state
+                .segments
+                .files()
+                .filter_map(|file| file.size().ok())
+                .sum(),
+            queued_bytes: state.queued_bytes() as u64,
+            cached_bytes: state.index.cached_bytes() as u64,
+            ..state.stats
+        }
     }
 
-    /// Writes what is queued, then ends the committer. Later calls get [`WalFault::Closed`].
-    pub fn shutdown(&self) {}
+    /// Writes what is queued and ends the committer. Later calls get [`WalFault::Closed`]; reading
+    /// still works.
+    pub fn shutdown(&self) {
+        self.inner.shutdown();
+    }
+
+    /// One entry, from memory or from its segment.
+    fn read_one(&self, group: GroupId, index: u64) -> Result<Option<Bytes>, ReadError> {
+        let (location, file) = {
+            let state = self.inner.shared.lock();
+            match state.index.find(group, index) {
+                None => return Ok(None),
+                Some(Found::InMemory(payload)) => return Ok(Some(payload)),
+                Some(Found::OnDisk(location)) => (location, state.segments.file(location.segment)),
+            }
+        };
+        let read = match file {
+            Some(file) => read_record(&*file, location),
+            None => Ok(None),
+        };
+        match read {
+            Ok(Some((of, Record::Entry { index: at, payload }))) if of == group && at == index => {
+                Ok(Some(payload))
+            }
+            // The segment may have been given up and reused since we looked.
+            _ if !self.stands_at(group, index, location) => Ok(None),
+            Ok(_) => Err(ReadError::Damaged {
+                segment: location.segment,
+                offset: u64::from(location.offset),
+                group: group.0,
+                index,
+            }),
+            Err(source) => Err(ReadError::Io {
+                group: group.0,
+                index,
+                source: Arc::new(source),
+            }),
+        }
+    }
+
+    fn stands_at(&self, group: GroupId, index: u64, location: Location) -> bool {
+        let found = self.inner.shared.lock().index.find(group, index);
+        matches!(found, Some(Found::OnDisk(now)) if now == location)
+    }
+}
+
+impl Inner {
+    fn shutdown(&self) {
+        self.shared.close();
+        let thread = self
+            .committer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread
+            && !self.shared.is_committer()
+        {
+            // The committer does not panic; if a `Done` made it, there is nothing left to do here.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+fn read_record(file: &dyn DiskFile, location: Location) -> io::Result<Option<(GroupId, Record)>> {
+    let mut bytes = vec![0; usize::try_from(location.bytes).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut bytes, u64::from(location.offset))?;
+    let record = Record::decode(&bytes, location.segment, u64::from(location.offset));
+    Ok(record.map(|(group, record, _)| (group, record)))
 }

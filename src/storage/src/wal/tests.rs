@@ -1,0 +1,1 @@
+//! The log against power cuts, damage and faults.
