@@ -1,9 +1,44 @@
-//! The state of the shards, on disk.
+//! The state of all shards of a node, on disk.
+//!
+//! Guarantees: a commit of a shard, its changes and its header, is applied as a whole or not at
+//! all; what [`StateEngine::checkpoint`] covers survives a power cut (with sled: see
+//! [`EngineKind::Sled`]); what lies beyond the last checkpoint survives as commits without a gap,
+//! or is gone. So the header tells truly how far the state has come, and the log does the rest.
+//!
+//! Leaves out: what records and headers mean; and repair. The state can always be built anew from
+//! the log or from a snapshot of another node, so a fault here stops the node and nothing more.
+//!
+//! One database holds all shards. A key is
+//! `shard (2 bytes) ‖ generation (4 bytes) ‖ key of the record`, integers big-endian. Generation 0
+//! of a shard holds its pointer to the current generation and its header; a snapshot is brought in
+//! as a new generation that becomes current in one step.
 
+mod engine;
+mod fjall;
+mod key;
+mod shard;
+#[cfg(feature = "sled")]
+mod sled;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use oncekey_types::ShardId;
+
+use self::engine::Engine;
+use self::shard::Shard;
+pub use self::shard::{ShardSpace, ShardView, Staging};
+
+/// Version of the layout of keys, pointers and headers.
+const FORMAT_VERSION: u32 = 1;
+
+/// Names of the directories that engines keep their files in, those left out of this build
+/// included.
+const ENGINE_DIRECTORIES: [&str; 2] = ["fjall", "sled"];
 
 /// Which engine keeps the state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -11,26 +46,30 @@ pub enum EngineKind {
     /// fjall 3, the default.
     #[default]
     Fjall,
-    /// sled 0.34. Loses acknowledged data when the power fails.
+    /// sled 0.34. On Linux its flush does not reach the device, so a checkpoint also syncs its
+    /// files; even then no schedule of syncs makes it safe, because it reuses space on the strength
+    /// of its own flush. After a power cut it may come up with less than a checkpoint promised, or
+    /// empty; the node then fetches a snapshot. It has no snapshots of its own: while a
+    /// [`ShardView`] lives, commits of its shard wait. Open one sled at a time in a process: two
+    /// can deadlock in its flush.
     #[cfg(feature = "sled")]
     Sled,
 }
 
-impl std::fmt::Display for EngineKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+impl EngineKind {
+    fn name(self) -> &'static str {
+        match self {
             Self::Fjall => "fjall",
             #[cfg(feature = "sled")]
             Self::Sled => "sled",
-        })
+        }
     }
 }
 
-/// The name of no engine in this build.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("unknown engine {name:?}")]
-pub struct UnknownEngine {
-    name: String,
+impl std::fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 impl std::str::FromStr for EngineKind {
@@ -48,10 +87,17 @@ impl std::str::FromStr for EngineKind {
     }
 }
 
+/// The name is not that of an engine in this build.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("no engine {name:?} in this build")]
+pub struct UnknownEngine {
+    name: String,
+}
+
 /// Settings of an engine.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// Bytes of blocks kept in memory.
+    /// Blocks kept in memory, in bytes.
     pub cache_bytes: u64,
 }
 
@@ -63,12 +109,12 @@ impl Default for EngineOptions {
     }
 }
 
-/// A local fault of the engine. The node must stop; the state can be rebuilt.
+/// A local fault of the engine. The node must stop; the state can be built anew.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
     /// The file system failed.
-    #[error("cannot use {}: {source}", .path.display())]
+    #[error("the state in {} failed: {source}", .path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -85,6 +131,19 @@ pub enum EngineError {
         /// What the engine said.
         message: String,
     },
+    /// The directory holds the state of another engine.
+    #[error(
+        "the state in {} is kept by {found}, not by {asked}: set engine = \"{found}\", or wipe the \
+         data directory and let the node join again under a new node id", .dir.display()
+    )]
+    OtherEngine {
+        /// The directory.
+        dir: PathBuf,
+        /// The engine whose files are there.
+        found: &'static str,
+        /// The engine asked for.
+        asked: EngineKind,
+    },
     /// The state was written by another version.
     #[error("the state has format {found}, this build reads format {expected}")]
     Format {
@@ -93,7 +152,7 @@ pub enum EngineError {
         /// What this build reads.
         expected: u32,
     },
-    /// A record of the engine layer does not decode.
+    /// A record of this layer cannot be read.
     #[error("the state is damaged: {what}")]
     Damaged {
         /// What was found.
@@ -101,207 +160,131 @@ pub enum EngineError {
     },
 }
 
-/// A record: raw key and value.
+/// A record: its key and its value.
 pub type Record = (Vec<u8>, Vec<u8>);
+
 /// A change of one key: its new value, or `None` to remove it.
 pub type Change = (Vec<u8>, Option<Vec<u8>>);
 
-/// The opened state of a node. Clones share it.
-#[derive(Clone)]
-pub struct StateEngine;
-
-/// Bytes and such.
+/// Sizes of the state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct EngineStats {
     /// Bytes on disk.
     pub disk_bytes: u64,
 }
 
+/// The opened state of a node. Clones share it.
+#[derive(Clone)]
+pub struct StateEngine {
+    engine: Arc<dyn Engine>,
+    shards: Arc<Mutex<BTreeMap<ShardId, Arc<Shard>>>>,
+}
+
 impl StateEngine {
-    /// Opens the state in `dir`, making it if need be.
+    /// Opens the state below `dir`, making it if need be.
     ///
     /// # Errors
     ///
-    /// [`EngineError::Format`]
+    /// [`EngineError::OtherEngine`] and [`EngineError::Format`] when it was written by something
+    /// else; else any fault of the engine.
     pub fn open(
         dir: &Path,
         kind: EngineKind,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
-        let _ = (dir, kind, options);
-        todo!()
+        for found in ENGINE_DIRECTORIES
+            .into_iter()
+            .filter(|name| *name != kind.name())
+        {
+            if dir.join(found).exists() {
+                return Err(EngineError::OtherEngine {
+                    dir: dir.to_owned(),
+                    found,
+                    asked: kind,
+                });
+            }
+        }
+        let dir = dir.join(kind.name());
+        std::fs::create_dir_all(&dir).map_err(|source| EngineError::Io {
+            path: dir.clone(),
+            source,
+        })?;
+        let engine: Arc<dyn Engine> = match kind {
+            EngineKind::Fjall => Arc::new(fjall::Fjall::open(&dir, options)?),
+            #[cfg(feature = "sled")]
+            EngineKind::Sled => Arc::new(sled::Sled::open(&dir, options)?),
+        };
+        check_format(&*engine)?;
+        Ok(Self {
+            engine,
+            shards: Arc::default(),
+        })
     }
 
-    /// The space of one shard.
+    /// The space of one shard. The first call for a shard removes what an interrupted snapshot left
+    /// of it.
     ///
     /// # Errors
     ///
-    /// Any fault of the engine.
-    pub fn shard(&self, shard: ShardId) -> Result<ShardSpace, EngineError> {
-        let _ = shard;
-        todo!()
+    /// [`EngineError::Damaged`] when its pointer cannot be read; any fault of the engine.
+    pub fn shard(&self, id: ShardId) -> Result<ShardSpace, EngineError> {
+        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        let shard = match shards.get(&id) {
+            Some(shard) => shard.clone(),
+            None => {
+                let shard = Arc::new(Shard::open(self.engine.clone(), id)?);
+                shards.insert(id, shard.clone());
+                shard
+            }
+        };
+        Ok(ShardSpace::new(shard))
     }
 
-    /// When it returns, everything committed before the call survives a power cut.
+    /// When it returns, everything committed before the call survives a power cut, as far as the
+    /// engine can promise that.
     ///
     /// # Errors
     ///
     /// Any fault of the engine.
     pub fn checkpoint(&self) -> Result<(), EngineError> {
-        todo!()
+        self.engine.checkpoint()
     }
 
-    /// Counters.
+    /// Sizes.
     ///
     /// # Errors
     ///
     /// Any fault of the engine.
     pub fn stats(&self) -> Result<EngineStats, EngineError> {
-        todo!()
+        Ok(EngineStats {
+            disk_bytes: self.engine.disk_bytes()?,
+        })
     }
 }
 
-/// The state of one shard. Clones share it.
-#[derive(Clone)]
-pub struct ShardSpace;
-
-impl ShardSpace {
-    /// The header committed last.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
-    pub fn header(&self) -> Result<Option<Vec<u8>>, EngineError> {
-        todo!()
-    }
-
-    /// The value of a key.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        let _ = key;
-        todo!()
-    }
-
-    /// The first `limit` records with `from <= key`, and `key < to` if given.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
-    pub fn range(
-        &self,
-        from: &[u8],
-        to: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Record>, EngineError> {
-        let _ = (from, to, limit);
-        todo!()
-    }
-
-    /// Applies the changes and the header, all or nothing. Durable with the next checkpoint.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
-    pub fn commit(
-        &self,
-        changes: impl IntoIterator<Item = Change>,
-        header: &[u8],
-    ) -> Result<(), EngineError> {
-        let _ = (changes.into_iter(), header);
-        todo!()
-    }
-
-    /// The state as of now.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
-    pub fn view(&self) -> Result<ShardView, EngineError> {
-        todo!()
-    }
-
-    /// Begins a new generation of the state.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
-    pub fn stage(&self) -> Result<Staging, EngineError> {
-        todo!()
-    }
-
-    /// Throws the state away, durably.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
-    pub fn reset(&self) -> Result<(), EngineError> {
-        todo!()
-    }
-}
-
-/// The state of a shard at one moment.
-pub struct ShardView;
-
-impl ShardView {
-    /// The header at that moment.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
-    pub fn header(&self) -> Result<Option<Vec<u8>>, EngineError> {
-        todo!()
-    }
-
-    /// The value of a key at that moment.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        let _ = key;
-        todo!()
-    }
-
-    /// The first `limit` records with `from <= key`, and `key < to` if given.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
-    pub fn range(
-        &self,
-        from: &[u8],
-        to: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Record>, EngineError> {
-        let _ = (from, to, limit);
-        todo!()
-    }
-}
-
-/// A new generation that is not current yet. Dropped, it is discarded.
-pub struct Staging;
-
-impl Staging {
-    /// Adds records.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
-    pub fn put(&mut self, records: impl IntoIterator<Item = Record>) -> Result<(), EngineError> {
-        let _ = records.into_iter();
-        todo!()
-    }
-
-    /// Makes this generation current, with `header`, durably and all at once.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
-    pub fn install(self, header: &[u8]) -> Result<(), EngineError> {
-        let _ = header;
-        todo!()
+/// Writes the version of the format into a new database, checks it in an old one.
+fn check_format(engine: &dyn Engine) -> Result<(), EngineError> {
+    let key = key::format();
+    match engine.get(&key)? {
+        Some(value) => {
+            let value = value.as_slice().try_into();
+            let found = u32::from_be_bytes(value.map_err(|_| EngineError::Damaged {
+                what: "the version of its format",
+            })?);
+            if found != FORMAT_VERSION {
+                return Err(EngineError::Format {
+                    found,
+                    expected: FORMAT_VERSION,
+                });
+            }
+            Ok(())
+        }
+        None if engine.range(&[], &key, 1)?.is_empty() => {
+            engine.apply(vec![(key, Some(FORMAT_VERSION.to_be_bytes().to_vec()))])?;
+            engine.checkpoint()
+        }
+        None => Err(EngineError::Damaged {
+            what: "the version of its format is missing",
+        }),
     }
 }

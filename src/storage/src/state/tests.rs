@@ -1,0 +1,1 @@
+//! The same suite over every engine.
