@@ -112,7 +112,6 @@ pub struct Initiated {
 }
 
 /// A started handshake: the message to store and send, and the session to keep.
-#[derive(Debug)]
 pub struct Sealed {
     /// The bytes to send, and to send again until they are answered.
     pub message: Vec<u8>,

@@ -31,7 +31,7 @@
 use alloc::vec::Vec;
 
 use oncekey_types::{OneTimePreKeyId, SignedPreKeyId};
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::{
     address::Address,
@@ -191,7 +191,6 @@ pub struct Accepted(Opened);
 
 /// What the caller's transaction writes: insert [`dedup`](Self::dedup), delete the secret of
 /// [`one_time_prekey_id`](Self::one_time_prekey_id), store [`session`](Self::session).
-#[derive(Debug)]
 pub struct Commit {
     sender: Address,
     identity: IdentityPublic,
@@ -240,7 +239,6 @@ impl Commit {
 }
 
 /// A first message that is delivered, once.
-#[derive(Debug)]
 pub struct Delivered {
     /// What the transaction wrote.
     pub record: Commit,
@@ -251,19 +249,13 @@ pub struct Delivered {
 /// A decrypted payload, erased when dropped.
 pub struct Payload(Zeroizing<Vec<u8>>);
 
+impl ZeroizeOnDrop for Payload {}
+
 impl Payload {
     /// The bytes that the initiator sealed.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
-    }
-}
-
-impl core::fmt::Debug for Payload {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Payload")
-            .field("bytes", &self.0.len())
-            .finish_non_exhaustive()
     }
 }
 
@@ -323,3 +315,6 @@ pub(crate) fn agree(
     };
     Ok(Ikm::new(dh, dh4))
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,3 +100,24 @@ fn fingerprint(key: &[u8], user: &[u8]) -> [u8; HALF_DIGITS] {
     }
     digits
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    /// libsignal, `rust/protocol/src/fingerprint.rs`: the same digits for version 1 and 2.
+    #[test]
+    fn signals_published_number_comes_out() {
+        let alice =
+            hex::decode("0506863bc66d02b40d27b8d49ca7c09e9239236f9d7d25d6fcca5ce13c7064d868");
+        let bob = hex::decode("05f781b6fb32fed9ba1cf2de978d4d5da28dc34046ae814402b5c0dbd96fda907b");
+        let (alice, bob) = (alice.unwrap(), bob.unwrap());
+        let alice = (alice.as_slice(), b"+14152222222".as_slice());
+        let bob = (bob.as_slice(), b"+14153333333".as_slice());
+        let number = "300354477692869396892869876765458257569162576843440918079131";
+        assert_eq!(SafetyNumber::of_typed_keys(alice, bob).to_string(), number);
+        assert_eq!(SafetyNumber::of_typed_keys(bob, alice).to_string(), number);
+    }
+}

@@ -341,13 +341,6 @@ impl SessionKeys {
     }
 }
 
-/// Says which session, and nothing of its keys.
-impl fmt::Debug for SessionKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionKeys").finish_non_exhaustive()
-    }
-}
-
 // Both keys erase themselves.
 impl ZeroizeOnDrop for SessionKeys {}
 

@@ -306,3 +306,79 @@ fn random_seed<R: CryptoRng + ?Sized>(rng: &mut R) -> Zeroizing<[u8; 32]> {
     rng.fill_bytes(&mut *seed);
     seed
 }
+
+#[cfg(test)]
+mod tests {
+    use core::fmt::Debug;
+
+    use rand::{SeedableRng, rngs::StdRng};
+    use serde::Serialize;
+    use static_assertions::{assert_impl_all, assert_not_impl_any};
+
+    use super::*;
+
+    macro_rules! assert_secret {
+        ($($name:ty),+ $(,)?) => {$(
+            assert_impl_all!($name: ZeroizeOnDrop);
+            assert_not_impl_any!($name: Clone, Debug, Serialize);
+        )+};
+    }
+
+    assert_secret!(
+        IdentityKeyPair,
+        AuthenticationKeyPair,
+        AccountKeyPair,
+        SignedPreKeyPair,
+        OneTimePreKeyPair,
+        crate::schedule::SessionKeys,
+        crate::schedule::RootKey,
+        crate::schedule::ChainKey,
+        crate::plain::Agreed,
+        crate::responder::Payload,
+    );
+    // Erased by what they are made of.
+    assert_impl_all!(SigningKey: ZeroizeOnDrop);
+    assert_impl_all!(StaticSecret: ZeroizeOnDrop);
+    assert_impl_all!(ReusableSecret: ZeroizeOnDrop);
+    assert_impl_all!(x25519_dalek::SharedSecret: ZeroizeOnDrop);
+    assert_not_impl_any!(EphemeralKey: Clone, Debug, Serialize);
+    assert_not_impl_any!(SharedSecret: Clone, Debug, Serialize);
+    assert_not_impl_any!(crate::schedule::Ikm: Clone, Debug, Serialize);
+    assert_not_impl_any!(crate::schedule::SharedKey: Clone, Debug, Serialize);
+    assert_not_impl_any!(crate::schedule::InitialKey: Clone, Debug, Serialize);
+    assert_not_impl_any!(crate::responder::Opened: Clone, Debug, Serialize);
+    assert_not_impl_any!(crate::responder::Accepted: Clone, Debug, Serialize);
+    assert_not_impl_any!(crate::initiator::Initiated: Clone, Debug, Serialize);
+    assert_not_impl_any!(crate::initiator::Sealed: Clone, Debug, Serialize);
+
+    #[test]
+    fn a_stored_key_pair_comes_back() {
+        let rng = &mut StdRng::seed_from_u64(1);
+        let identity = IdentityKeyPair::generate(rng);
+        let seed = identity.to_seed().unwrap();
+        assert_eq!(
+            IdentityKeyPair::from_seed(&seed).public(),
+            identity.public()
+        );
+
+        let account = AccountKeyPair::generate(rng);
+        assert_eq!(
+            AccountKeyPair::from_seed(&account.to_seed()).public(),
+            account.public()
+        );
+
+        let spk = SignedPreKeyPair::generate(SignedPreKeyId(3), rng);
+        let again = SignedPreKeyPair::from_secret(spk.id(), &spk.to_secret());
+        assert_eq!((again.id(), again.public()), (spk.id(), spk.public()));
+    }
+
+    #[test]
+    fn both_sides_of_a_diffie_hellman_agree() {
+        let rng = &mut StdRng::seed_from_u64(2);
+        let identity = IdentityKeyPair::generate(rng);
+        let ephemeral = EphemeralKey::generate(rng);
+        let a = identity.diffie_hellman(ephemeral.public().dh()).unwrap();
+        let b = ephemeral.diffie_hellman(identity.public().dh()).unwrap();
+        assert_eq!(a.as_bytes(), b.as_bytes());
+    }
+}
