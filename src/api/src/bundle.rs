@@ -40,8 +40,9 @@ pub struct Fetched {
     pub bundles: Vec<Bundle>,
     /// Whether this very answer was given before, to the same idempotency key.
     pub repeated: bool,
-    /// Age of the data when no quorum was within reach: the time up to which the answering node
-    /// has it. None in an answer that was committed.
+    /// Age of the data when no quorum was within reach: the time at which the answering node was
+    /// last known to be current; 0 when it has not heard from a leader since it started.
+    /// None in an answer that was committed.
     pub as_of: Option<TimestampMs>,
 }
 

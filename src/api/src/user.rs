@@ -20,8 +20,9 @@ pub struct User {
     pub devices: Vec<Device>,
     /// Its signed device list, when it has an account key.
     pub device_list: Option<DeviceList>,
-    /// Age of the data when no quorum was within reach: the time up to which the answering node
-    /// has it. None when the data is current.
+    /// Age of the data when no quorum was within reach: the time at which the answering node was
+    /// last known to be current; 0 when it has not heard from a leader since it started.
+    /// None when the data is current.
     pub as_of: Option<TimestampMs>,
 }
 
