@@ -37,7 +37,7 @@ pub struct Policy {
 pub struct BucketPolicy {
     /// Tokens in a full bucket. Zero switches the limit off.
     pub capacity: u32,
-    /// Time after which one token comes back, in milliseconds.
+    /// Time after which one token comes back, in milliseconds. Zero switches the limit off.
     pub refill_ms: u64,
 }
 
@@ -65,6 +65,7 @@ pub struct WriteTag {
     /// Sequence number of the write.
     pub seq: Seq,
     /// SHA-256 of the request, as the server received it.
+    #[serde(with = "crate::octets")]
     pub digest: [u8; 32],
 }
 
@@ -72,7 +73,7 @@ pub struct WriteTag {
 ///
 /// At most [`PUBLIC_KEY_MAX_BYTES`](oncekey_types::limits::PUBLIC_KEY_MAX_BYTES) long.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct KeyBytes(pub Vec<u8>);
+pub struct KeyBytes(#[serde(with = "crate::octets")] pub Vec<u8>);
 
 /// An identity key with the tag of its form.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -117,11 +118,14 @@ pub struct DeviceList {
     /// Position in the chain, from 1; each list's is one higher than the last one's.
     pub seq: Seq,
     /// Hash of the list before; zeros for the first.
+    #[serde(with = "crate::octets")]
     pub prev_hash: [u8; 32],
     /// Hash of this list.
+    #[serde(with = "crate::octets")]
     pub hash: [u8; 32],
     /// The list's canonical bytes, at most
     /// [`DEVICE_LIST_MAX_BYTES`](oncekey_types::limits::DEVICE_LIST_MAX_BYTES).
+    #[serde(with = "crate::octets")]
     pub bytes: Vec<u8>,
     /// The account key's signature over the canonical bytes.
     pub signature: KeyBytes,

@@ -1,12 +1,31 @@
 //! The deterministic state machine of one shard.
+//!
+//! [`apply`] takes a [`Batch`](command::Batch) of commands, the content of one log entry, and gives
+//! one [`Outcome`](outcome::Outcome) for each and the [`Changes`](state::Changes) to commit.
+//! [`query::answer`] reads. [`snapshot`] carries a whole state to another node, and [`codec`] has
+//! the bytes of the rest.
+//!
+//! Guarantees: pure. The same log gives the same outcomes and the same records on every replica;
+//! a one-time prekey is handed out at most once; a refusal changes nothing; a local fault is an
+//! error and never an outcome.
+//!
+//! Leaves out: signatures and points, which the server checks before it proposes; the log, the
+//! engine and the network.
+
+pub mod codec;
 pub mod command;
+mod digest;
 mod fault;
+#[cfg(test)]
+mod generate;
 mod machine;
+mod octets;
 pub mod outcome;
 pub mod query;
 mod record;
+pub mod snapshot;
 pub mod state;
 
 pub use fault::ApplyFault;
 pub use machine::{Applied, apply};
-pub use record::CorruptRecord;
+pub use record::{CorruptRecord, KEY_SPACE, Kind};

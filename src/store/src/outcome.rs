@@ -130,7 +130,7 @@ pub enum Refusal {
     OneTimePreKeyIdsNotGrowing {
         /// The ids in conflict.
         conflicts: Vec<OneTimePreKeyId>,
-        /// The highest ever accepted.
+        /// The highest ever accepted; zero when nothing was accepted yet.
         highest: OneTimePreKeyId,
     },
     /// The pool would be over its limit.
@@ -214,6 +214,7 @@ pub struct DeviceStatus {
     /// Ids in the pool as closed ranges, growing.
     pub ids: Vec<(OneTimePreKeyId, OneTimePreKeyId)>,
     /// SHA-256 over the signed prekey and the pool; see [`pool_digest`](crate::query::pool_digest).
+    #[serde(with = "crate::octets")]
     pub digest: [u8; 32],
 }
 

@@ -1,11 +1,25 @@
 //! Questions that change nothing.
+//!
+//! Guarantees: an answer is read from one state and names nobody that is not in it. Leaves out: how
+//! fresh the state is; the caller says so. An answer reads several records, so `state` must not
+//! change meanwhile: give it a view of one moment.
 
-use oncekey_types::{DeviceId, UserId};
+use oncekey_types::{DeviceId, OneTimePreKeyId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ApplyFault,
-    outcome::{DeviceStatus, PeekedBundles, UserView},
+    command::{OneTimePreKey, SignedPreKey},
+    digest,
+    machine::pool_state,
+    outcome::{DeviceStatus, DeviceView, PeekedBundles, UserView},
+    record::{
+        CorruptRecord, Key, Kind,
+        account::{Account, AccountKey, DeviceListKey},
+        corrupt,
+        device::{Device, DeviceKey},
+        pool::{Cursor, CursorKey, LOT_START, Lot, LotKey},
+    },
     state::StateRead,
 };
 
@@ -50,10 +64,159 @@ pub enum Answer {
 ///
 /// [`ApplyFault`] when this node cannot tell; it must stop.
 pub fn answer(state: &impl StateRead, query: &Query) -> Result<Answer, ApplyFault> {
-    state.get(&[])?;
     Ok(match query {
-        Query::Status { .. } => Answer::Status(None),
-        Query::User { .. } => Answer::User(None),
-        Query::Peek { .. } => Answer::Peek(None),
+        Query::Status { user, device } => Answer::Status(status(state, user, *device)?),
+        Query::User { user } => Answer::User(user_view(state, user)?),
+        Query::Peek { user, devices } => Answer::Peek(peek(state, user, devices.as_deref())?),
     })
+}
+
+/// SHA-256 over a signed prekey and the pool, for a device to compare with its own keys.
+///
+/// `SHA-256(lp("Oncekey v1 pool") ‖ u32 id ‖ lp(key) ‖ u32 n ‖ n × (u32 id ‖ lp(key)))`: first the
+/// signed prekey, then the one-time prekeys, oldest first; `lp(x)` is `u16 length ‖ x`, numbers are
+/// big-endian. Signatures are left out, so that a device needs nothing but its public keys.
+#[must_use]
+pub fn pool_digest(signed_prekey: &SignedPreKey, pool: &[OneTimePreKey]) -> [u8; 32] {
+    digest::pool(signed_prekey, pool)
+}
+
+fn status(
+    state: &impl StateRead,
+    user: &UserId,
+    device: DeviceId,
+) -> Result<Option<DeviceStatus>, ApplyFault> {
+    let Some(record) = read(state, &DeviceKey(user.clone(), device))? else { return Ok(None) };
+    let cursor = read(state, &CursorKey(user.clone(), device))?;
+    let cursor = cursor.ok_or_else(|| corrupt(Kind::Cursor, "record", "is missing"))?;
+    let pool = pool(state, user, device, &cursor)?;
+    Ok(Some(DeviceStatus {
+        registration: record.registration(),
+        seq: record.last_tag.seq,
+        pool: pool_state(&record, &cursor),
+        signed_prekey_accepted: record.signed_prekey_accepted,
+        ids: ranges(&pool),
+        digest: pool_digest(&record.signed_prekey, &pool),
+    }))
+}
+
+fn user_view(state: &impl StateRead, user: &UserId) -> Result<Option<UserView>, ApplyFault> {
+    let Some(account) = account(state, user)? else { return Ok(None) };
+    let mut devices = Vec::with_capacity(account.devices.len());
+    for &id in &account.devices {
+        devices.push(view(id, device(state, user, id)?));
+    }
+    let device_list = match account.list {
+        None => None,
+        Some(_) => {
+            let list = read(state, &DeviceListKey(user.clone()))?;
+            Some(list.ok_or_else(|| corrupt(Kind::DeviceList, "record", "is missing"))?)
+        }
+    };
+    Ok(Some(UserView { user: user.clone(), devices, device_list }))
+}
+
+fn peek(
+    state: &impl StateRead,
+    user: &UserId,
+    named: Option<&[DeviceId]>,
+) -> Result<Option<PeekedBundles>, ApplyFault> {
+    let Some(account) = account(state, user)? else { return Ok(None) };
+    let named = named.unwrap_or(&account.devices);
+    let mut devices = Vec::with_capacity(named.len().min(account.devices.len()));
+    for &id in named {
+        if account.devices.binary_search(&id).is_err() {
+            return Ok(None);
+        }
+        let record = device(state, user, id)?;
+        let signed_prekey = record.signed_prekey.clone();
+        devices.push((view(id, record), signed_prekey));
+    }
+    Ok(Some(PeekedBundles { device_list_seq: account.list.map(|list| list.seq), devices }))
+}
+
+fn view(device: DeviceId, record: Device) -> DeviceView {
+    DeviceView {
+        device,
+        registration: record.registration(),
+        identity_key: record.identity_key,
+        authentication_key: record.authentication_key,
+        authentication_signature: record.authentication_signature,
+    }
+}
+
+/// The account of a user with at least one device.
+fn account(state: &impl StateRead, user: &UserId) -> Result<Option<Account>, ApplyFault> {
+    let account = read(state, &AccountKey(user.clone()))?;
+    Ok(account.filter(|account| !account.devices.is_empty()))
+}
+
+/// A device that its account names.
+fn device(state: &impl StateRead, user: &UserId, device: DeviceId) -> Result<Device, ApplyFault> {
+    let record = read(state, &DeviceKey(user.clone(), device))?;
+    Ok(record.ok_or_else(|| corrupt(Kind::Device, "record", "is missing"))?)
+}
+
+/// All keys of a pool, oldest first.
+pub(crate) fn pool(
+    state: &impl StateRead,
+    user: &UserId,
+    device: DeviceId,
+    cursor: &Cursor,
+) -> Result<Vec<OneTimePreKey>, ApplyFault> {
+    let mut keys = Vec::new();
+    let mut offset = cursor.offset;
+    for number in cursor.head..cursor.tail {
+        let key = LotKey { user: user.clone(), device, number };
+        let bytes = state.get(&key.to_bytes())?;
+        let bytes = bytes.ok_or_else(|| corrupt(Kind::Lot, "record", "is missing"))?;
+        keys.extend(Lot::keys_from(&bytes, offset)?);
+        offset = LOT_START;
+    }
+    check_pool(&keys, cursor)?;
+    Ok(keys)
+}
+
+fn check_pool(keys: &[OneTimePreKey], cursor: &Cursor) -> Result<(), CorruptRecord> {
+    if u32::try_from(keys.len()) != Ok(cursor.count) {
+        return Err(corrupt(Kind::Cursor, "count", "is not the number of keys"));
+    }
+    if !keys.is_sorted_by(|a, b| a.id < b.id) {
+        return Err(corrupt(Kind::Lot, "ids", "do not grow"));
+    }
+    if keys.last().is_some_and(|last| Some(last.id) > cursor.highest_accepted) {
+        return Err(corrupt(Kind::Cursor, "highest id", "is below a key's"));
+    }
+    Ok(())
+}
+
+fn ranges(pool: &[OneTimePreKey]) -> Vec<(OneTimePreKeyId, OneTimePreKeyId)> {
+    let mut ranges: Vec<(OneTimePreKeyId, OneTimePreKeyId)> = Vec::new();
+    for key in pool {
+        match ranges.last_mut() {
+            Some((_, last)) if last.0.checked_add(1) == Some(key.id.0) => *last = key.id,
+            _ => ranges.push((key.id, key.id)),
+        }
+    }
+    ranges
+}
+
+fn read<K: Key>(state: &impl StateRead, key: &K) -> Result<Option<K::Value>, ApplyFault> {
+    let value = state.get(&key.to_bytes())?;
+    Ok(value.map(|value| K::decode(&value)).transpose()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate;
+
+    #[test]
+    fn ids_in_the_pool_are_told_as_closed_ranges() {
+        let id = OneTimePreKeyId;
+        let told = ranges(&generate::keys(&[1, 2, 3, 7, 9, 10]));
+        assert_eq!(told, [(id(1), id(3)), (id(7), id(7)), (id(9), id(10))]);
+        let end = ranges(&generate::keys(&[u32::MAX - 1, u32::MAX]));
+        assert_eq!(end, [(id(u32::MAX - 1), id(u32::MAX))]);
+    }
 }

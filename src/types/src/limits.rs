@@ -65,3 +65,18 @@ pub const BODY_MAX_BYTES: usize = 64 * 1024;
 pub const FRAME_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// One chunk of a snapshot in bytes.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
+
+/// Body of an HTTP reply that a client reads, in bytes.
+pub const REPLY_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Endpoints of one client.
+pub const ENDPOINTS_MAX: usize = 64;
+/// Attempts of one call of a client.
+pub const ATTEMPTS_MAX: usize = 64;
+/// Attempts of a device to bring a refused write up to date and send it again.
+pub const RESYNCS_MAX: usize = 4;
+/// Ids or sequence numbers that a device skips at most because a server says they are used.
+pub const RESYNC_JUMP_MAX: u64 = 1 << 20;
+/// One-time prekeys whose secrets a device holds; beyond, the oldest are deleted.
+pub const SECRETS_HELD_MAX: u32 = 16 * 1024;
+/// Used one-time prekeys that a device remembers; beyond, the oldest are forgotten.
+pub const TOMBSTONES_MAX: u32 = 64 * 1024;

@@ -1,13 +1,56 @@
 //! Applying a batch.
+//!
+//! Guarantees:
+//!
+//! - **Time.** Log time is the highest time of any batch so far; it never falls.
+//! - **One-time prekeys.** The ids of a device only grow, across new registrations and removal too:
+//!   the account keeps the highest id that any replaced or removed registration accepted, and a new
+//!   registration starts above it. So an issued key cannot come back.
+//! - **Dispense.** One command pops one key for each device, oldest first, or refuses and pops
+//!   nothing. The answer is kept for retries: (caller, idempotency key) gives the same answer again
+//!   until its time is up or [`RETRIES_PER_SHARD_MAX`] later ones have come. Refusals are not kept.
+//! - **Limits.** A dispense takes one token from the bucket of the target and one from that of
+//!   (target, caller). Without a token the bundles are served and the one-time prekeys withheld,
+//!   all of them. A dispense that finds every pool empty takes no token.
+//! - **Writes of a device.** `seq` grows within a registration. The same `seq` and digest is a
+//!   re-send and gets its first answer; so does a signed prekey that is already in place, and the
+//!   key list of the last upload, under any `seq`. An answer to a re-send changes nothing.
+//! - **Work.** A command costs work in proportion to its own size, to the pool that it replaces or
+//!   removes, and a constant for what has expired.
+//!
+//! Leaves out: signatures; who may do what. A registration is not ordered against an earlier one of
+//! the same device by `seq`, because a device that lost its state does not know it.
 
-use oncekey_types::LogIndex;
+mod check;
+mod dispense;
+mod limit;
+mod list;
+mod overlay;
+mod pool;
+mod register;
+mod retry;
+mod write;
+
+use oncekey_types::{
+    DeviceId, LogIndex, TimestampMs, UserId,
+    limits::{BUCKETS_PER_SHARD_MAX, DEVICES_PER_USER_MAX, POOL_MAX, RETRIES_PER_SHARD_MAX},
+};
 
 use crate::{
     ApplyFault,
-    command::Batch,
-    outcome::{Outcome, Refusal},
-    state::{Changes, StateRead},
+    command::{Batch, Command, Policy},
+    outcome::{Outcome, PoolState, Refusal},
+    record::{
+        CorruptRecord, Kind,
+        account::{Account, AccountKey},
+        corrupt,
+        device::{Device, DeviceKey},
+        meta::{Meta, MetaKey},
+        pool::{Cursor, CursorKey},
+    },
+    state::{Changes, ReadFault, StateRead},
 };
+use overlay::Overlay;
 
 /// What a batch did.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,9 +65,171 @@ pub struct Applied {
 ///
 /// # Errors
 ///
-/// [`ApplyFault`] when this node cannot tell; it must stop.
-pub fn apply(state: &impl StateRead, index: LogIndex, batch: &Batch) -> Result<Applied, ApplyFault> {
-    let _ = (state.get(&[])?, index);
-    let outcomes = batch.commands.iter().map(|_| Outcome::Refused(Refusal::UnknownUser)).collect();
-    Ok(Applied { outcomes, changes: Changes::default() })
+/// [`ApplyFault`] when this node cannot tell; it must stop. Nothing is to be committed then.
+pub fn apply(
+    state: &impl StateRead,
+    index: LogIndex,
+    batch: &Batch,
+) -> Result<Applied, ApplyFault> {
+    apply_within(state, index, batch, &Bounds::STANDARD)
+}
+
+/// The sizes of what a shard holds. Part of the state machine's definition; tests use small ones.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    devices_per_user: u32,
+    pool: u32,
+    retries: u64,
+    buckets: u64,
+}
+
+impl Bounds {
+    #[expect(clippy::cast_possible_truncation, reason = "both are below 2^16")]
+    const STANDARD: Self = Self {
+        devices_per_user: DEVICES_PER_USER_MAX as u32,
+        pool: POOL_MAX as u32,
+        retries: RETRIES_PER_SHARD_MAX,
+        buckets: BUCKETS_PER_SHARD_MAX,
+    };
+}
+
+fn apply_within(
+    state: &impl StateRead,
+    index: LogIndex,
+    batch: &Batch,
+    bounds: &Bounds,
+) -> Result<Applied, ApplyFault> {
+    let mut records = Overlay::new(state);
+    let before = records.read(&MetaKey)?;
+    let mut meta = before.clone().unwrap_or_default();
+    meta.time = meta.time.max(batch.time);
+    let mut machine = Machine { records, meta, index, policy: batch.policy, bounds };
+    let mut outcomes = Vec::with_capacity(batch.commands.len());
+    for command in &batch.commands {
+        outcomes.push(machine.outcome(command)?);
+    }
+    machine.forget_expired(batch.commands.len())?;
+    if before.as_ref() != Some(&machine.meta) {
+        machine.records.write(&MetaKey, &machine.meta)?;
+    }
+    Ok(Applied { outcomes, changes: machine.records.into_changes() })
+}
+
+/// Entries of each queue that are looked at for each command; more than a command adds, so that
+/// the queues shrink when their entries expire.
+const EXPIRY_STEPS_PER_COMMAND: usize = 4;
+
+struct Machine<'a, S> {
+    records: Overlay<'a, S>,
+    meta: Meta,
+    index: LogIndex,
+    policy: Policy,
+    bounds: &'a Bounds,
+}
+
+impl<S: StateRead> Machine<'_, S> {
+    fn outcome(&mut self, command: &Command) -> Result<Outcome, ApplyFault> {
+        let writes = self.records.writes();
+        let result = match command {
+            Command::Register(command) => self.register(command),
+            Command::ReplaceSignedPreKey(command) => self.replace_signed_prekey(command),
+            Command::AddOneTimePreKeys(command) => self.add_one_time_prekeys(command),
+            Command::RemoveDevice(command) => self.remove_device(command),
+            Command::PutDeviceList(command) => self.put_device_list(command),
+            Command::Dispense(command) => self.dispense(command),
+        };
+        match result {
+            Ok(outcome) => Ok(outcome),
+            Err(Stop::Refused(refusal)) => {
+                debug_assert_eq!(writes, self.records.writes(), "a refusal wrote: {refusal}");
+                Ok(Outcome::Refused(refusal))
+            }
+            Err(Stop::Fault(fault)) => Err(fault),
+        }
+    }
+
+    fn forget_expired(&mut self, commands: usize) -> Result<(), ApplyFault> {
+        for _ in 0..commands.max(1) * EXPIRY_STEPS_PER_COMMAND {
+            let retry = self.forget_expired_retry()?;
+            let bucket = self.forget_full_bucket()?;
+            if !retry && !bucket {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> TimestampMs {
+        self.meta.time
+    }
+
+    /// The account of a user with at least one device.
+    fn account(&mut self, user: &UserId) -> Result<Account, Stop> {
+        let account = self.records.read(&AccountKey(user.clone()))?;
+        account.filter(|account| !account.devices.is_empty()).ok_or(Refusal::UnknownUser.into())
+    }
+
+    /// A device and its pool.
+    fn device(&mut self, user: &UserId, device: DeviceId) -> Result<(Device, Cursor), Stop> {
+        if let Some(found) = self.find_device(user, device)? {
+            return Ok(found);
+        }
+        self.account(user)?;
+        Err(Refusal::UnknownDevice { device }.into())
+    }
+
+    fn find_device(
+        &mut self,
+        user: &UserId,
+        device: DeviceId,
+    ) -> Result<Option<(Device, Cursor)>, ApplyFault> {
+        let Some(found) = self.records.read(&DeviceKey(user.clone(), device))? else {
+            return Ok(None);
+        };
+        let cursor = self.records.read(&CursorKey(user.clone(), device))?;
+        Ok(Some((found, cursor.ok_or_else(|| missing(Kind::Cursor))?)))
+    }
+}
+
+/// Why a command came to no good end.
+enum Stop {
+    Refused(Refusal),
+    Fault(ApplyFault),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<ApplyFault> for Stop {
+    fn from(fault: ApplyFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<CorruptRecord> for Stop {
+    fn from(corrupt: CorruptRecord) -> Self {
+        Self::Fault(corrupt.into())
+    }
+}
+
+impl From<ReadFault> for Stop {
+    fn from(fault: ReadFault) -> Self {
+        Self::Fault(fault.into())
+    }
+}
+
+/// A record that another one says is there.
+fn missing(kind: Kind) -> CorruptRecord {
+    corrupt(kind, "record", "is missing")
+}
+
+pub(crate) fn pool_state(device: &Device, cursor: &Cursor) -> PoolState {
+    PoolState {
+        count: cursor.count,
+        signed_prekey: device.signed_prekey.id,
+        highest_accepted: cursor.highest_accepted,
+    }
 }

@@ -1,0 +1,104 @@
+//! Digests that requests and pools are compared by.
+//!
+//! `lp(x)` is `u16be(length of x) ‖ x`; numbers are big-endian. Guarantees: two different inputs of
+//! one label never give the same bytes to the hash. Leaves out: secrets; nothing here is keyed.
+
+use sha2::{Digest, Sha256};
+
+use crate::command::{Dispense, OneTimePreKey, SignedPreKey};
+
+/// What a dispense asks for, without who asks and under which id.
+///
+/// `SHA-256(lp("Oncekey v1 dispense") ‖ lp(user) ‖ u8 require ‖ (0x00 | 0x01 ‖ u32 n ‖ n × u32 device))`
+pub(crate) fn dispense(request: &Dispense) -> [u8; 32] {
+    let mut hash = Hash::new("Oncekey v1 dispense");
+    hash.lp(request.user.as_bytes());
+    hash.0.update([u8::from(request.require_one_time_prekey)]);
+    match &request.devices {
+        None => hash.0.update([0]),
+        Some(devices) => {
+            hash.0.update([1]);
+            hash.count(devices.len());
+            for device in devices {
+                hash.u32(device.0);
+            }
+        }
+    }
+    hash.finish()
+}
+
+/// The keys of an upload.
+///
+/// `SHA-256(lp("Oncekey v1 upload") ‖ u32 n ‖ n × (u32 id ‖ lp(key) ‖ lp(signature)))`
+pub(crate) fn upload(keys: &[OneTimePreKey]) -> [u8; 32] {
+    let mut hash = Hash::new("Oncekey v1 upload");
+    hash.count(keys.len());
+    for key in keys {
+        hash.u32(key.id.0);
+        hash.lp(&key.key.0);
+        hash.lp(&key.signature.0);
+    }
+    hash.finish()
+}
+
+/// See [`pool_digest`](crate::query::pool_digest).
+pub(crate) fn pool(signed_prekey: &SignedPreKey, pool: &[OneTimePreKey]) -> [u8; 32] {
+    let mut hash = Hash::new("Oncekey v1 pool");
+    hash.u32(signed_prekey.id.0);
+    hash.lp(&signed_prekey.key.0);
+    hash.count(pool.len());
+    for key in pool {
+        hash.u32(key.id.0);
+        hash.lp(&key.key.0);
+    }
+    hash.finish()
+}
+
+struct Hash(Sha256);
+
+impl Hash {
+    fn new(label: &str) -> Self {
+        let mut hash = Self(Sha256::new());
+        hash.lp(label.as_bytes());
+        hash
+    }
+
+    fn u32(&mut self, number: u32) {
+        self.0.update(number.to_be_bytes());
+    }
+
+    fn count(&mut self, count: usize) {
+        self.u32(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
+    /// What goes in is a name or a key that was checked, and both are far shorter than 64 KiB.
+    fn lp(&mut self, bytes: &[u8]) {
+        self.0.update(u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate;
+
+    #[test]
+    fn the_pool_digest_follows_its_formula() {
+        let key = generate::keys(&[7]).remove(0);
+        let spk = generate::signed_prekey(12);
+        let mut bytes = Vec::new();
+        bytes.extend_from_slice(&[0, 15]);
+        bytes.extend_from_slice(b"Oncekey v1 pool");
+        bytes.extend_from_slice(&[0, 0, 0, 12, 0, 32]);
+        bytes.extend_from_slice(&spk.key.0);
+        bytes.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 7, 0, 32]);
+        bytes.extend_from_slice(&key.key.0);
+        let expected: [u8; 32] = Sha256::digest(&bytes).into();
+        assert_eq!(pool(&spk, &[key]), expected);
+    }
+}

@@ -1,0 +1,107 @@
+//! Devices come and go.
+//!
+//! Guarantees: identity, signed prekey, pool and device list change together or not at all. The
+//! ids of one-time prekeys grow across registrations. Leaves out: who may register or remove.
+
+use oncekey_types::RegistrationId;
+
+use super::{Machine, Stop, check, missing};
+use crate::{
+    command::{Register, RemoveDevice},
+    digest,
+    outcome::{Outcome, PoolState, Refusal, Registered},
+    record::{
+        Kind,
+        account::AccountKey,
+        device::{Device, DeviceKey, Upload},
+        pool::{Cursor, CursorKey},
+    },
+    state::StateRead,
+};
+
+impl<S: StateRead> Machine<'_, S> {
+    pub(super) fn register(&mut self, command: &Register) -> Result<Outcome, Stop> {
+        check::register(command)?;
+        let (user, device) = (&command.user, command.device);
+        let previous = self.find_device(user, device)?;
+        if let Some((previous, _)) = &previous
+            && previous.registration_tag == command.tag
+        {
+            return Ok(Outcome::Registered(previous.registered.clone()));
+        }
+        let account_key = AccountKey(user.clone());
+        let mut account = self.records.read(&account_key)?.unwrap_or_default();
+        let limit = self.bounds.devices_per_user;
+        if previous.is_none() && account.devices.len() >= limit as usize {
+            return Err(Refusal::TooManyDevices { limit }.into());
+        }
+        let registration = account
+            .next_registration
+            .ok_or(Refusal::TooManyDevices { limit: u32::MAX })?;
+        let replaced = previous.as_ref().and_then(|(_, cursor)| cursor.highest_accepted);
+        let floor = account.opk_floor.max(replaced);
+        check::ids_grow(&command.one_time_prekeys, floor)?;
+        self.room(0, &command.one_time_prekeys)?;
+        if let Some(list) = &command.device_list {
+            self.check_list(user, account.list.as_ref(), list)?;
+        }
+
+        // From here on the command is accepted.
+        let first_lot = previous.as_ref().map_or(0, |(_, cursor)| cursor.tail);
+        if let Some((_, cursor)) = &previous {
+            self.delete_lots(user, device, cursor);
+        }
+        let mut cursor = Cursor::empty(first_lot, floor);
+        self.push_keys(user, device, &mut cursor, &command.one_time_prekeys)?;
+        let pool = PoolState {
+            count: cursor.count,
+            signed_prekey: command.signed_prekey.id,
+            highest_accepted: cursor.highest_accepted,
+        };
+        let registered = Registered { registration, pool };
+        let record = self.new_device(command, &registered);
+        self.records.write(&DeviceKey(user.clone(), device), &record)?;
+        if let Err(place) = account.devices.binary_search(&device) {
+            account.devices.insert(place, device);
+        }
+        account.next_registration = registration.0.checked_add(1).map(RegistrationId);
+        account.opk_floor = floor;
+        if let Some(list) = &command.device_list {
+            account.list = Some(self.write_list(user, list)?);
+        }
+        self.records.write(&account_key, &account)?;
+        Ok(Outcome::Registered(registered))
+    }
+
+    pub(super) fn remove_device(&mut self, command: &RemoveDevice) -> Result<Outcome, Stop> {
+        let (user, device) = (&command.user, command.device);
+        let (_, cursor) = self.device(user, device)?;
+        let mut account = self.account(user)?;
+        let place = account.devices.binary_search(&device).map_err(|_| missing(Kind::Account))?;
+        account.devices.remove(place);
+        account.opk_floor = account.opk_floor.max(cursor.highest_accepted);
+        self.delete_lots(user, device, &cursor);
+        self.records.delete(&CursorKey(user.clone(), device));
+        self.records.delete(&DeviceKey(user.clone(), device));
+        self.records.write(&AccountKey(user.clone()), &account)?;
+        Ok(Outcome::DeviceRemoved)
+    }
+
+    fn new_device(&self, command: &Register, registered: &Registered) -> Device {
+        let keys = &command.one_time_prekeys;
+        let digest = (!keys.is_empty()).then(|| digest::upload(keys));
+        Device {
+            identity_key: command.identity_key.clone(),
+            authentication_key: command.authentication_key.clone(),
+            authentication_signature: command.authentication_signature.clone(),
+            signed_prekey: command.signed_prekey.clone(),
+            signed_prekey_accepted: self.now(),
+            registration_tag: command.tag,
+            registered: registered.clone(),
+            signed_prekey_answer: registered.pool,
+            upload: digest.map(|digest| Upload { digest, answer: registered.pool }),
+            last_tag: command.tag,
+            last_outcome: Outcome::Registered(registered.clone()),
+        }
+    }
+}

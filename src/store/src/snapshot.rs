@@ -1,0 +1,289 @@
+//! A whole state as a stream of chunks, version 1.
+//!
+//! ```text
+//! stream  = header, records …, trailer           each a chunk
+//! header  = 0x01 ‖ "oncekey snapshot" ‖ u8 version
+//! records = 0x02 ‖ (u16 key length ‖ key ‖ u32 value length ‖ value) …
+//! trailer = 0x03 ‖ u64 number of records ‖ SHA-256 over all chunks before
+//! ```
+//!
+//! Numbers are big-endian. Guarantees: [`Reader`] accepts what [`Writer`] made and nothing else: no
+//! chunk may be lost, doubled, moved or changed; keys grow and are of known kinds; values decode.
+//! The retries and the rate limits are records like all others, so they are in the snapshot.
+//!
+//! Leaves out: consistency between records, which the writer's state had; where the chunks are
+//! staged until [`Reader::finish`] has said that they are all there.
+
+use std::collections::VecDeque;
+
+use oncekey_types::limits::{ENTRY_MAX_BYTES, SNAPSHOT_CHUNK_BYTES};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    ApplyFault,
+    codec::EncodeError,
+    record::{CorruptRecord, KEY_SPACE, Kind},
+    state::{ReadFault, Record, StateRead},
+};
+
+/// Version of the stream. The records in it have versions of their own.
+pub const VERSION: u8 = 1;
+
+/// Longest chunk in bytes: one that is just not full, and one more record with its key.
+pub const CHUNK_MAX_BYTES: usize = SNAPSHOT_CHUNK_BYTES + ENTRY_MAX_BYTES + 1024;
+
+const MAGIC: &[u8] = b"oncekey snapshot";
+const HEADER: u8 = 0x01;
+const RECORDS: u8 = 0x02;
+const TRAILER: u8 = 0x03;
+
+/// Records that are read from the state at a time.
+const READ_RECORDS: usize = 64;
+
+/// Makes the chunks of a snapshot, one at a time.
+#[derive(Debug, Default)]
+pub struct Writer {
+    step: WriterStep,
+    /// Where to read on: behind the last key.
+    from: Vec<u8>,
+    pending: VecDeque<Record>,
+    records: u64,
+    chunks: Sha256,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum WriterStep {
+    #[default]
+    Header,
+    Records,
+    Trailer,
+    End,
+}
+
+impl Writer {
+    /// The next chunk; `None` after the last one.
+    ///
+    /// `state` must be the same view, which does not change, at every call.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyFault`] when the state cannot be read or has a record that does not belong there.
+    pub fn next_chunk(&mut self, state: &impl StateRead) -> Result<Option<Vec<u8>>, ApplyFault> {
+        if self.step == WriterStep::Records && !self.fill(state)? {
+            self.step = WriterStep::Trailer;
+        }
+        let chunk = match self.step {
+            WriterStep::Header => {
+                self.from = KEY_SPACE.0.to_vec();
+                self.step = WriterStep::Records;
+                [&[HEADER], MAGIC, &[VERSION]].concat()
+            }
+            WriterStep::Records => self.records_chunk(state)?,
+            WriterStep::Trailer => {
+                self.step = WriterStep::End;
+                return Ok(Some(trailer(self.records, &self.chunks)));
+            }
+            WriterStep::End => return Ok(None),
+        };
+        self.chunks.update(&chunk);
+        Ok(Some(chunk))
+    }
+
+    fn records_chunk(&mut self, state: &impl StateRead) -> Result<Vec<u8>, ApplyFault> {
+        let mut chunk = vec![RECORDS];
+        while chunk.len() < SNAPSHOT_CHUNK_BYTES && self.fill(state)? {
+            if let Some((key, value)) = self.pending.pop_front() {
+                append(&mut chunk, &key, &value)?;
+                self.records += 1;
+            }
+        }
+        Ok(chunk)
+    }
+
+    /// Whether there is a record to come.
+    fn fill(&mut self, state: &impl StateRead) -> Result<bool, ReadFault> {
+        if self.pending.is_empty() {
+            self.pending = state.range(&self.from, KEY_SPACE.1, READ_RECORDS)?.into();
+            if let Some((last, _)) = self.pending.back() {
+                // The smallest key above `last`.
+                self.from = [last.as_slice(), &[0]].concat();
+            }
+        }
+        Ok(!self.pending.is_empty())
+    }
+}
+
+/// Why a stream is not a snapshot.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// A chunk is too long.
+    #[error("a chunk of the snapshot has {bytes} bytes, over the limit of {CHUNK_MAX_BYTES}")]
+    ChunkTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The first chunk is not the header of a version that this node knows.
+    #[error("the snapshot's header is not one of version {VERSION}")]
+    Header,
+    /// A chunk is cut off, empty, or at the wrong place.
+    #[error("a chunk of the snapshot is malformed or out of place")]
+    Chunk,
+    /// The keys do not grow.
+    #[error("the records of the snapshot are out of order")]
+    Order,
+    /// A record is of no kind that this node knows.
+    #[error("the snapshot has a record of an unknown kind")]
+    UnknownKind,
+    /// A record is malformed.
+    #[error("the snapshot has a malformed record")]
+    Record(#[from] CorruptRecord),
+    /// The trailer does not fit the chunks before it.
+    #[error("the snapshot's trailer does not fit its records")]
+    Trailer,
+    /// The stream ended before the trailer.
+    #[error("the snapshot is cut off")]
+    CutOff,
+}
+
+/// Checks the chunks of a snapshot and gives its records.
+#[derive(Debug, Default)]
+pub struct Reader {
+    step: ReaderStep,
+    last_key: Vec<u8>,
+    records: u64,
+    chunks: Sha256,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum ReaderStep {
+    #[default]
+    Header,
+    Records,
+    End,
+    Failed,
+}
+
+impl Reader {
+    /// The records of the next chunk, in the order of their keys. They are not to be used before
+    /// [`finish`](Self::finish).
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] when the stream is not a snapshot; every later call fails too.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<Vec<Record>, ReadError> {
+        let result = self.read_chunk(chunk);
+        if result.is_err() {
+            self.step = ReaderStep::Failed;
+        }
+        result
+    }
+
+    /// Says that no chunk follows. Gives the number of records.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::CutOff`] when the trailer has not come, or a chunk was refused.
+    pub fn finish(self) -> Result<u64, ReadError> {
+        match self.step {
+            ReaderStep::End => Ok(self.records),
+            ReaderStep::Header | ReaderStep::Records | ReaderStep::Failed => Err(ReadError::CutOff),
+        }
+    }
+
+    fn read_chunk(&mut self, chunk: &[u8]) -> Result<Vec<Record>, ReadError> {
+        if chunk.len() > CHUNK_MAX_BYTES {
+            return Err(ReadError::ChunkTooLong { bytes: chunk.len() });
+        }
+        let records = match (self.step, chunk.split_first()) {
+            (ReaderStep::Header, _) => {
+                if chunk != [&[HEADER], MAGIC, &[VERSION]].concat() {
+                    return Err(ReadError::Header);
+                }
+                self.step = ReaderStep::Records;
+                Vec::new()
+            }
+            (ReaderStep::Records, Some((&RECORDS, body))) if !body.is_empty() => {
+                self.read_records(body)?
+            }
+            (ReaderStep::Records, Some((&TRAILER, _))) => {
+                if chunk != trailer(self.records, &self.chunks) {
+                    return Err(ReadError::Trailer);
+                }
+                self.step = ReaderStep::End;
+                Vec::new()
+            }
+            (ReaderStep::Records | ReaderStep::End | ReaderStep::Failed, _) => {
+                return Err(ReadError::Chunk);
+            }
+        };
+        self.chunks.update(chunk);
+        Ok(records)
+    }
+
+    fn read_records(&mut self, mut body: &[u8]) -> Result<Vec<Record>, ReadError> {
+        let mut records = Vec::new();
+        while !body.is_empty() {
+            let (key, value) = split_record(&mut body).ok_or(ReadError::Chunk)?;
+            if key <= self.last_key.as_slice() {
+                return Err(ReadError::Order);
+            }
+            let kind = Kind::of(key).ok_or(ReadError::UnknownKind)?;
+            kind.check(key, value)?;
+            self.last_key = key.to_vec();
+            self.records += 1;
+            records.push((key.to_vec(), value.to_vec()));
+        }
+        Ok(records)
+    }
+}
+
+/// SHA-256 over all records, to compare replicas at the same log index.
+///
+/// `SHA-256((u16 key length ‖ key ‖ u32 value length ‖ value) …)`, in the order of the keys.
+///
+/// # Errors
+///
+/// [`ApplyFault`] when this node cannot tell.
+pub fn state_digest(state: &impl StateRead) -> Result<[u8; 32], ApplyFault> {
+    let mut hash = Sha256::new();
+    let mut records = Writer { from: KEY_SPACE.0.to_vec(), ..Writer::default() };
+    while records.fill(state)? {
+        let mut bytes = Vec::new();
+        for (key, value) in records.pending.drain(..) {
+            append(&mut bytes, &key, &value)?;
+        }
+        hash.update(&bytes);
+    }
+    Ok(hash.finalize().into())
+}
+
+fn append(chunk: &mut Vec<u8>, key: &[u8], value: &[u8]) -> Result<(), EncodeError> {
+    let too_large = |size, limit| EncodeError::TooLarge { size, limit, unit: "bytes" };
+    let key_len =
+        u16::try_from(key.len()).map_err(|_| too_large(key.len(), usize::from(u16::MAX)))?;
+    let value_len = u32::try_from(value.len())
+        .ok()
+        .filter(|_| value.len() <= ENTRY_MAX_BYTES)
+        .ok_or_else(|| too_large(value.len(), ENTRY_MAX_BYTES))?;
+    chunk.extend_from_slice(&key_len.to_be_bytes());
+    chunk.extend_from_slice(key);
+    chunk.extend_from_slice(&value_len.to_be_bytes());
+    chunk.extend_from_slice(value);
+    Ok(())
+}
+
+fn split_record<'a>(body: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let (len, rest) = body.split_first_chunk()?;
+    let (key, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+    let (len, rest) = rest.split_first_chunk()?;
+    let len = usize::try_from(u32::from_be_bytes(*len)).ok()?;
+    let (value, rest) = rest.split_at_checked(len)?;
+    *body = rest;
+    Some((key, value))
+}
+
+fn trailer(records: u64, chunks: &Sha256) -> Vec<u8> {
+    let digest = chunks.clone().finalize();
+    [&[TRAILER][..], &records.to_be_bytes(), &digest].concat()
+}
