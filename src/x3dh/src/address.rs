@@ -27,10 +27,7 @@ impl Address {
     /// The address of `device` of `user`.
     #[must_use]
     pub fn new(user: &UserId, device: DeviceId) -> Self {
-        Self {
-            user: user.as_bytes().into(),
-            device,
-        }
+        Self { user: user.as_bytes().into(), device }
     }
 
     /// The same for a user whose name is any bytes, as the handshake allows.
@@ -42,10 +39,7 @@ impl Address {
         if user.len() > limits::USER_ID_MAX_BYTES {
             return Err(UserTooLong { bytes: user.len() });
         }
-        Ok(Self {
-            user: user.into(),
-            device,
-        })
+        Ok(Self { user: user.into(), device })
     }
 
     /// The user's name.
@@ -71,8 +65,6 @@ impl Address {
 /// Shows the device only: user names stay out of logs.
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Address")
-            .field("device", &self.device)
-            .finish_non_exhaustive()
+        f.debug_struct("Address").field("device", &self.device).finish_non_exhaustive()
     }
 }

@@ -118,10 +118,7 @@ impl Expectations<'_> {
         if self.identity.is_some_and(|pinned| pinned != identity) {
             return Err(IdentityError::Changed);
         }
-        if self
-            .devices
-            .is_some_and(|devices| !devices.lists(peer, identity))
-        {
+        if self.devices.is_some_and(|devices| !devices.lists(peer, identity)) {
             return Err(IdentityError::NotListed);
         }
         Ok(())

@@ -122,14 +122,8 @@ impl Native<'_> {
     /// A [`TraceError`].
     pub fn run(&self) -> Result<Trace, TraceError> {
         let bundle = self.bundle();
-        let alice = LocalDevice {
-            address: self.alice,
-            identity: self.ik_a,
-        };
-        let bob = LocalDevice {
-            address: self.bob,
-            identity: self.ik_b,
-        };
+        let alice = LocalDevice { address: self.alice, identity: self.ik_a };
+        let bob = LocalDevice { address: self.bob, identity: self.ik_b };
         let sealed = bundle
             .clone()
             .verify(UnixSeconds(0), &Expectations::default())
@@ -159,25 +153,15 @@ impl Native<'_> {
         let sessions = [&sealed.session, delivered.record.session()];
         let agreed = by_alice == by_bob
             && sessions.iter().all(|session| {
-                (
-                    session.root().as_bytes(),
-                    session.chain().as_bytes(),
-                    session.transcript(),
-                ) == (&by_alice.rk, &by_alice.ck0, &by_alice.th)
+                (session.root().as_bytes(), session.chain().as_bytes(), session.transcript())
+                    == (&by_alice.rk, &by_alice.ck0, &by_alice.th)
             })
             && sealed.dedup == *delivered.record.dedup()
             && delivered.payload.as_bytes() == self.payload;
         if !agreed {
             return Err(TraceError::Disagreement);
         }
-        let Values {
-            ctx,
-            th,
-            sk,
-            k_init,
-            rk,
-            ck0,
-        } = by_alice;
+        let Values { ctx, th, sk, k_init, rk, ck0 } = by_alice;
         Ok(Trace {
             ctx,
             th: *th.as_bytes(),

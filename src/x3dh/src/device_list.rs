@@ -157,13 +157,7 @@ impl DeviceList {
     ) -> Result<Self, DeviceListError> {
         devices.sort_by_key(|listed| listed.device);
         let user = Address::from_bytes(user.user(), DeviceId(0))?;
-        Self {
-            user,
-            seq,
-            prev_hash,
-            devices,
-        }
-        .checked()
+        Self { user, seq, prev_hash, devices }.checked()
     }
 
     /// Parses canonical bytes, strictly.
@@ -196,13 +190,7 @@ impl DeviceList {
             });
         }
         match reader.remaining() {
-            0 => Self {
-                user,
-                seq,
-                prev_hash,
-                devices,
-            }
-            .checked(),
+            0 => Self { user, seq, prev_hash, devices }.checked(),
             bytes => Err(DeviceListError::Trailing { bytes }),
         }
     }
@@ -265,15 +253,9 @@ impl DeviceList {
 
     fn checked(self) -> Result<Self, DeviceListError> {
         if self.devices.len() > limits::DEVICES_PER_USER_MAX {
-            return Err(DeviceListError::TooManyDevices {
-                devices: self.devices.len(),
-            });
+            return Err(DeviceListError::TooManyDevices { devices: self.devices.len() });
         }
-        if !self
-            .devices
-            .windows(2)
-            .all(|pair| pair[0].device < pair[1].device)
-        {
+        if !self.devices.windows(2).all(|pair| pair[0].device < pair[1].device) {
             return Err(DeviceListError::Order);
         }
         let first = self.prev_hash == FIRST_PREV_HASH;
@@ -290,11 +272,7 @@ impl DeviceList {
     fn write(&self, writer: Writer) -> Vec<u8> {
         // At most DEVICES_PER_USER_MAX, which fits.
         let count = u16::try_from(self.devices.len()).unwrap_or(u16::MAX);
-        let head = writer
-            .lp(self.user())
-            .u64(self.seq.0)
-            .raw(&self.prev_hash.0)
-            .u16(count);
+        let head = writer.lp(self.user()).u64(self.seq.0).raw(&self.prev_hash.0).u16(count);
         self.devices
             .iter()
             .fold(head, |writer, listed| {
@@ -343,28 +321,14 @@ impl VerifiedDeviceList {
         }
         let offered = new.seq;
         if offered < old.seq {
-            return Err(SuccessionError::Rollback {
-                pinned: old.seq,
-                offered,
-            });
+            return Err(SuccessionError::Rollback { pinned: old.seq, offered });
         }
         if offered == old.seq {
-            return if old == new {
-                Ok(())
-            } else {
-                Err(SuccessionError::Fork { offered })
-            };
+            return if old == new { Ok(()) } else { Err(SuccessionError::Fork { offered }) };
         }
         if offered.0 - old.seq.0 > 1 {
-            return Err(SuccessionError::Gap {
-                pinned: old.seq,
-                offered,
-            });
+            return Err(SuccessionError::Gap { pinned: old.seq, offered });
         }
-        if new.prev_hash == old.hash() {
-            Ok(())
-        } else {
-            Err(SuccessionError::Fork { offered })
-        }
+        if new.prev_hash == old.hash() { Ok(()) } else { Err(SuccessionError::Fork { offered }) }
     }
 }

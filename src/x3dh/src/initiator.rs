@@ -94,12 +94,7 @@ impl VerifiedBundle {
             opk_id: opk.map(|opk| opk.id),
             ct: Vec::new(),
         };
-        Ok(Initiated {
-            message,
-            key,
-            session,
-            dedup,
-        })
+        Ok(Initiated { message, key, session, dedup })
     }
 }
 
@@ -128,24 +123,13 @@ impl Initiated {
     ///
     /// [`PayloadTooLong`].
     pub fn seal(self, payload: &[u8]) -> Result<Sealed, PayloadTooLong> {
-        let too_long = PayloadTooLong {
-            bytes: payload.len(),
-        };
+        let too_long = PayloadTooLong { bytes: payload.len() };
         if payload.len() > limits::INITIAL_PAYLOAD_MAX_BYTES {
             return Err(too_long);
         }
-        let Self {
-            mut message,
-            key,
-            session,
-            dedup,
-        } = self;
+        let Self { mut message, key, session, dedup } = self;
         message.ct = key.seal(payload).map_err(|_| too_long)?;
-        Ok(Sealed {
-            message: message.to_bytes(),
-            session,
-            dedup,
-        })
+        Ok(Sealed { message: message.to_bytes(), session, dedup })
     }
 }
 
@@ -162,10 +146,7 @@ pub(crate) fn context<'a>(
         ik_b: &bundle.identity,
         ek_a,
         spk_b: (bundle.signed_prekey.id, &bundle.signed_prekey.key),
-        opk_b: bundle
-            .one_time_prekey
-            .as_ref()
-            .map(|opk| (opk.id, &opk.key)),
+        opk_b: bundle.one_time_prekey.as_ref().map(|opk| (opk.id, &opk.key)),
         app_ad,
     }
 }

@@ -124,15 +124,7 @@ impl InitialMessage {
         }
         let ct = reader.take(len)?.to_vec();
         match reader.remaining() {
-            0 => Ok(Self {
-                sender,
-                recipient,
-                identity,
-                ephemeral,
-                spk_id,
-                opk_id,
-                ct,
-            }),
+            0 => Ok(Self { sender, recipient, identity, ephemeral, spk_id, opk_id, ct }),
             bytes => Err(MessageError::Trailing { bytes }),
         }
     }

@@ -135,11 +135,8 @@ pub enum Error {
 
 impl Profile<'static> {
     /// OMEMO 2 (XEP-0384).
-    pub const OMEMO_2: Self = Self {
-        hash: HashFunction::Sha256,
-        encoding: KeyEncoding::Raw,
-        info: b"OMEMO X3DH",
-    };
+    pub const OMEMO_2: Self =
+        Self { hash: HashFunction::Sha256, encoding: KeyEncoding::Raw, info: b"OMEMO X3DH" };
 }
 
 impl Profile<'_> {
@@ -165,12 +162,8 @@ impl Profile<'_> {
         appendix: &[u8],
         rng: &mut R,
     ) -> Result<(Agreed, Header), Error> {
-        let Bundle {
-            identity: ik_b,
-            signed_prekey: spk_b,
-            signature,
-            one_time_prekey: opk_b,
-        } = bundle;
+        let Bundle { identity: ik_b, signed_prekey: spk_b, signature, one_time_prekey: opk_b } =
+            bundle;
         ik_b.verify(&self.encoded(spk_b), signature)?;
         let ek_a = EphemeralKey::generate(rng);
         let dh = [
@@ -221,11 +214,7 @@ impl Profile<'_> {
             Some(opk_b) => Some(opk_b.diffie_hellman(ek_a)?),
             None => None,
         };
-        Ok(self.agreed(
-            Ikm::new(dh, dh4),
-            [&header.identity, ik_b.public()],
-            appendix,
-        ))
+        Ok(self.agreed(Ikm::new(dh, dh4), [&header.identity, ik_b.public()], appendix))
     }
 
     fn encoded(&self, spk: &SignedPreKeyPublic) -> Vec<u8> {
@@ -234,20 +223,14 @@ impl Profile<'_> {
         bytes
     }
 
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "dropping the input erases it"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "dropping the input erases it")]
     fn agreed(&self, ikm: Ikm, identities: [&IdentityPublic; 2], appendix: &[u8]) -> Agreed {
         let mut ad = Vec::with_capacity(66 + appendix.len());
         for identity in identities {
             self.encoding.write(identity.as_bytes(), &mut ad);
         }
         ad.extend_from_slice(appendix);
-        Agreed {
-            sk: self.derive(&ikm),
-            ad,
-        }
+        Agreed { sk: self.derive(&ikm), ad }
     }
 
     #[expect(clippy::expect_used, reason = "the output is shorter than one hash")]

@@ -83,14 +83,7 @@ impl SignedPreKey {
         identity: &IdentityPublic,
         owner: &Address,
     ) -> Result<(), SignatureInvalid> {
-        let message = spk_message(
-            identity,
-            owner,
-            self.id,
-            self.created,
-            self.expires,
-            &self.key,
-        );
+        let message = spk_message(identity, owner, self.id, self.created, self.expires, &self.key);
         identity.verify(&message, &self.signature)
     }
 }
@@ -117,10 +110,7 @@ impl OneTimePreKey {
         identity: &IdentityPublic,
         owner: &Address,
     ) -> Result<(), SignatureInvalid> {
-        identity.verify(
-            &opk_message(identity, owner, self.id, &self.key),
-            &self.signature,
-        )
+        identity.verify(&opk_message(identity, owner, self.id, &self.key), &self.signature)
     }
 }
 
@@ -136,13 +126,7 @@ impl SignedPreKeyPair {
     ) -> SignedPreKey {
         let (id, key) = (self.id(), *self.public());
         let message = spk_message(identity.public(), owner, id, created, expires, &key);
-        SignedPreKey {
-            id,
-            key,
-            created,
-            expires,
-            signature: identity.sign(&message, rng),
-        }
+        SignedPreKey { id, key, created, expires, signature: identity.sign(&message, rng) }
     }
 }
 
@@ -156,11 +140,7 @@ impl OneTimePreKeyPair {
     ) -> OneTimePreKey {
         let (id, key) = (self.id(), *self.public());
         let message = opk_message(identity.public(), owner, id, &key);
-        OneTimePreKey {
-            id,
-            key,
-            signature: identity.sign(&message, rng),
-        }
+        OneTimePreKey { id, key, signature: identity.sign(&message, rng) }
     }
 }
 
@@ -222,14 +202,9 @@ fn opk_message(
     id: OneTimePreKeyId,
     key: &OneTimePreKeyPublic,
 ) -> Vec<u8> {
-    labelled(PreKeyKind::Opk.label(), identity, owner)
-        .u32(id.0)
-        .lp(key.as_bytes())
-        .finish()
+    labelled(PreKeyKind::Opk.label(), identity, owner).u32(id.0).lp(key.as_bytes()).finish()
 }
 
 fn ak_message(identity: &IdentityPublic, owner: &Address, key: &AuthenticationPublic) -> Vec<u8> {
-    labelled(LABEL_AK, identity, owner)
-        .lp(key.as_bytes())
-        .finish()
+    labelled(LABEL_AK, identity, owner).lp(key.as_bytes()).finish()
 }

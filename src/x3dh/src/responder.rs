@@ -134,21 +134,8 @@ impl Received {
         let payload = key.open(&message.ct).map_err(|_| OpenError::AeadFailed)?;
         let opk = opk.map(OneTimePreKeyPair::public);
         let dedup = DedupKey::new(&message.identity, &message.ephemeral, spk.public(), opk);
-        let InitialMessage {
-            sender,
-            identity,
-            spk_id,
-            opk_id,
-            ..
-        } = message;
-        let commit = Commit {
-            sender,
-            identity,
-            spk_id,
-            opk_id,
-            dedup,
-            session,
-        };
+        let InitialMessage { sender, identity, spk_id, opk_id, .. } = message;
+        let commit = Commit { sender, identity, spk_id, opk_id, dedup, session };
         Ok(Opened { commit, payload })
     }
 }
@@ -271,10 +258,7 @@ impl Accepted {
     ) -> Result<Delivered, E> {
         let Opened { commit, payload } = self.0;
         transaction(&commit)?;
-        Ok(Delivered {
-            record: commit,
-            payload: Payload(payload),
-        })
+        Ok(Delivered { record: commit, payload: Payload(payload) })
     }
 }
 

@@ -45,10 +45,7 @@ impl SafetyNumber {
     #[cfg(any(test, feature = "conformance"))]
     #[must_use]
     pub fn of_typed_keys(local: (&[u8], &[u8]), remote: (&[u8], &[u8])) -> Self {
-        Self::of_halves(
-            fingerprint(local.0, local.1),
-            fingerprint(remote.0, remote.1),
-        )
+        Self::of_halves(fingerprint(local.0, local.1), fingerprint(remote.0, remote.1))
     }
 
     fn of_halves(local: [u8; HALF_DIGITS], remote: [u8; HALF_DIGITS]) -> Self {
@@ -61,10 +58,7 @@ impl SafetyNumber {
 /// The 60 digits, without spaces.
 impl fmt::Display for SafetyNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.halves
-            .iter()
-            .flatten()
-            .try_for_each(|digit| write!(f, "{digit}"))
+        self.halves.iter().flatten().try_for_each(|digit| write!(f, "{digit}"))
     }
 }
 
@@ -81,17 +75,11 @@ fn fingerprint(key: &[u8], user: &[u8]) -> [u8; HALF_DIGITS] {
         .chain_update(user)
         .chain_update(key)
         .finalize();
-    let hash = (1..ITERATIONS).fold(first, |hash, _| {
-        Sha512::new()
-            .chain_update(hash)
-            .chain_update(key)
-            .finalize()
-    });
+    let hash = (1..ITERATIONS)
+        .fold(first, |hash, _| Sha512::new().chain_update(hash).chain_update(key).finalize());
     let mut digits = [0; HALF_DIGITS];
     for (chunk, out) in hash.chunks_exact(5).zip(digits.chunks_exact_mut(5)) {
-        let mut number = chunk
-            .iter()
-            .fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+        let mut number = chunk.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
         for digit in out.iter_mut().rev() {
             // A remainder of ten is one digit.
             *digit = u8::try_from(number % 10).unwrap_or_default();

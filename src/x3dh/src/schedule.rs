@@ -186,15 +186,9 @@ pub(crate) struct Ikm {
 
 impl Ikm {
     /// F ‖ DH1 ‖ DH2 ‖ DH3 [‖ DH4]. The inputs are erased.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "dropping the inputs erases them"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "dropping the inputs erases them")]
     pub(crate) fn new(dh: [SharedSecret; 3], dh4: Option<SharedSecret>) -> Self {
-        let mut ikm = Self {
-            buffer: Zeroizing::new([0; IKM_BYTES]),
-            len: 0,
-        };
+        let mut ikm = Self { buffer: Zeroizing::new([0; IKM_BYTES]), len: 0 };
         ikm.push(&F);
         for secret in dh.iter().chain(&dh4) {
             ikm.push(secret.as_bytes());
@@ -217,10 +211,7 @@ impl Ikm {
 pub(crate) struct SharedKey(Zeroizing<[u8; 32]>);
 
 impl SharedKey {
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "dropping the input erases it"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "dropping the input erases it")]
     pub(crate) fn derive(ikm: Ikm, th: &TranscriptHash) -> Self {
         let mut sk = Zeroizing::new([0; 32]);
         let mut extract = HkdfExtract::<Sha256>::new(Some(&[0; 32]));
@@ -243,11 +234,8 @@ impl SharedKey {
             key.copy_from_slice(&okm[32 * n..32 * (n + 1)]);
             key
         };
-        let session = SessionKeys {
-            root: RootKey(part(1)),
-            chain: ChainKey(part(2)),
-            transcript: th,
-        };
+        let session =
+            SessionKeys { root: RootKey(part(1)), chain: ChainKey(part(2)), transcript: th };
         (InitialKey { key: part(0), th }, session)
     }
 
@@ -271,22 +259,15 @@ impl InitialKey {
     /// Encrypts `payload`. The nonce is fixed, so the key is used up.
     pub(crate) fn seal(self, payload: &[u8]) -> Result<Vec<u8>, AeadFailed> {
         let cipher = ChaCha20Poly1305::new((&*self.key).into());
-        let payload = Payload {
-            msg: payload,
-            aad: &self.th.0,
-        };
-        cipher
-            .encrypt(&NONCE.into(), payload)
-            .map_err(|_| AeadFailed)
+        let payload = Payload { msg: payload, aad: &self.th.0 };
+        cipher.encrypt(&NONCE.into(), payload).map_err(|_| AeadFailed)
     }
 
     /// Decrypts what [`seal`](Self::seal) gave.
     pub(crate) fn open(self, ct: &[u8]) -> Result<Zeroizing<Vec<u8>>, AeadFailed> {
         let cipher = ChaCha20Poly1305::new((&*self.key).into());
         let mut buffer = Zeroizing::new(ct.to_vec());
-        cipher
-            .decrypt_in_place(&NONCE.into(), &self.th.0, &mut *buffer)
-            .map_err(|_| AeadFailed)?;
+        cipher.decrypt_in_place(&NONCE.into(), &self.th.0, &mut *buffer).map_err(|_| AeadFailed)?;
         Ok(buffer)
     }
 
@@ -333,11 +314,7 @@ impl SessionKeys {
         transcript: [u8; 32],
     ) -> Self {
         let transcript = TranscriptHash(transcript);
-        Self {
-            root: RootKey(root),
-            chain: ChainKey(chain),
-            transcript,
-        }
+        Self { root: RootKey(root), chain: ChainKey(chain), transcript }
     }
 }
 
@@ -370,11 +347,7 @@ session_key! {
     ChainKey
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "all outputs are far below 255 hashes long"
-)]
+#[expect(clippy::expect_used, reason = "all outputs are far below 255 hashes long")]
 fn expand(hkdf: &Hkdf<Sha256>, info: &[&[u8]], okm: &mut [u8]) {
-    hkdf.expand_multi_info(info, okm)
-        .expect("an output of at most 255 hashes");
+    hkdf.expand_multi_info(info, okm).expect("an output of at most 255 hashes");
 }

@@ -69,8 +69,7 @@ impl Signature {
         message: &[u8],
     ) -> Result<(), SignatureInvalid> {
         let signature = ed25519_dalek::Signature::from_bytes(&self.0);
-        key.verify_strict(message, &signature)
-            .map_err(|_| SignatureInvalid)
+        key.verify_strict(message, &signature).map_err(|_| SignatureInvalid)
     }
 }
 
@@ -144,12 +143,7 @@ impl IdentityPublic {
                 (VerifyingKey::from(point), dh)
             }
         };
-        Ok(Self {
-            kind,
-            bytes,
-            verifying,
-            dh,
-        })
+        Ok(Self { kind, bytes, verifying, dh })
     }
 
     /// Checks an Ed25519 identity key.
@@ -206,12 +200,7 @@ impl IdentityPublic {
     pub(super) fn of_ed25519(key: &ed25519_dalek::SigningKey) -> Self {
         let verifying = key.verifying_key();
         let dh = DhPublic(verifying.to_montgomery());
-        Self {
-            kind: IdentityKind::Ed25519,
-            bytes: verifying.to_bytes(),
-            verifying,
-            dh,
-        }
+        Self { kind: IdentityKind::Ed25519, bytes: verifying.to_bytes(), verifying, dh }
     }
 }
 
@@ -225,9 +214,7 @@ impl Eq for IdentityPublic {}
 
 impl fmt::Debug for IdentityPublic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IdentityPublic")
-            .field("kind", &self.kind)
-            .finish_non_exhaustive()
+        f.debug_struct("IdentityPublic").field("kind", &self.kind).finish_non_exhaustive()
     }
 }
 
@@ -385,9 +372,7 @@ x25519_public! {
 }
 
 fn key_bytes(bytes: &[u8]) -> Result<[u8; KEY_BYTES], KeyError> {
-    bytes
-        .try_into()
-        .map_err(|_| KeyError::Length { bytes: bytes.len() })
+    bytes.try_into().map_err(|_| KeyError::Length { bytes: bytes.len() })
 }
 
 fn edwards_point(bytes: [u8; KEY_BYTES]) -> Result<EdwardsPoint, KeyError> {
@@ -458,18 +443,11 @@ mod tests {
     fn the_table_holds_every_canonical_point_of_low_order() {
         for bytes in LOW_ORDER {
             assert!(is_below_p(&bytes));
-            assert!(
-                MontgomeryPoint(bytes).mul_clamped([7; 32]).is_identity(),
-                "{bytes:02x?}"
-            );
+            assert!(MontgomeryPoint(bytes).mul_clamped([7; 32]).is_identity(), "{bytes:02x?}");
         }
         for point in EIGHT_TORSION {
             let u = point.to_montgomery().to_bytes();
-            assert_eq!(
-                DhPublic::from_bytes(u).err(),
-                Some(KeyError::LowOrder),
-                "{u:02x?}"
-            );
+            assert_eq!(DhPublic::from_bytes(u).err(), Some(KeyError::LowOrder), "{u:02x?}");
         }
     }
 
@@ -477,10 +455,7 @@ mod tests {
     fn an_ed25519_key_of_low_order_is_refused() {
         for point in EIGHT_TORSION {
             let bytes = point.compress().to_bytes();
-            assert_eq!(
-                IdentityPublic::from_ed25519(&bytes),
-                Err(KeyError::LowOrder)
-            );
+            assert_eq!(IdentityPublic::from_ed25519(&bytes), Err(KeyError::LowOrder));
             assert_eq!(AccountPublic::from_bytes(&bytes), Err(KeyError::LowOrder));
         }
     }
@@ -495,14 +470,8 @@ mod tests {
                 bytes[0] = low;
                 bytes[31] = top;
                 decompressed += usize::from(CompressedEdwardsY(bytes).decompress().is_some());
-                assert!(
-                    IdentityPublic::from_ed25519(&bytes).is_err(),
-                    "{bytes:02x?}"
-                );
-                assert!(
-                    AuthenticationPublic::from_bytes(&bytes).is_err(),
-                    "{bytes:02x?}"
-                );
+                assert!(IdentityPublic::from_ed25519(&bytes).is_err(), "{bytes:02x?}");
+                assert!(AuthenticationPublic::from_bytes(&bytes).is_err(), "{bytes:02x?}");
             }
         }
         assert!(decompressed > 0, "the test would prove nothing");
@@ -516,10 +485,7 @@ mod tests {
                 SignedPreKeyPublic::from_bytes(&bytes),
                 Err(KeyError::Length { bytes: len })
             );
-            assert_eq!(
-                IdentityPublic::from_ed25519(&bytes),
-                Err(KeyError::Length { bytes: len })
-            );
+            assert_eq!(IdentityPublic::from_ed25519(&bytes), Err(KeyError::Length { bytes: len }));
         }
     }
 

@@ -26,11 +26,7 @@ pub(crate) struct SharedSecret(x25519_dalek::SharedSecret);
 
 impl SharedSecret {
     fn new(secret: x25519_dalek::SharedSecret) -> Result<Self, NonContributory> {
-        if secret.was_contributory() {
-            Ok(Self(secret))
-        } else {
-            Err(NonContributory)
-        }
+        if secret.was_contributory() { Ok(Self(secret)) } else { Err(NonContributory) }
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8; 32] {
@@ -63,10 +59,7 @@ impl IdentityKeyPair {
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         let key = SigningKey::from_bytes(seed);
         let public = IdentityPublic::of_ed25519(&key);
-        Self {
-            secret: IdentitySecret::Seed(key),
-            public,
-        }
+        Self { secret: IdentitySecret::Seed(key), public }
     }
 
     /// The public half.
@@ -127,10 +120,7 @@ impl IdentityKeyPair {
     /// [`KeyError`] when the scalar has an invalid public key.
     pub fn from_scalar(kind: IdentityKind, scalar: &[u8; 32]) -> Result<Self, KeyError> {
         let public = IdentityPublic::from_parts(kind, &xeddsa::public_key(scalar, kind))?;
-        Ok(Self {
-            secret: IdentitySecret::Scalar(StaticSecret::from(*scalar)),
-            public,
-        })
+        Ok(Self { secret: IdentitySecret::Scalar(StaticSecret::from(*scalar)), public })
     }
 
     /// The identity whose scalar is that of an Ed25519 seed and whose public key has the form
@@ -356,16 +346,10 @@ mod tests {
         let rng = &mut StdRng::seed_from_u64(1);
         let identity = IdentityKeyPair::generate(rng);
         let seed = identity.to_seed().unwrap();
-        assert_eq!(
-            IdentityKeyPair::from_seed(&seed).public(),
-            identity.public()
-        );
+        assert_eq!(IdentityKeyPair::from_seed(&seed).public(), identity.public());
 
         let account = AccountKeyPair::generate(rng);
-        assert_eq!(
-            AccountKeyPair::from_seed(&account.to_seed()).public(),
-            account.public()
-        );
+        assert_eq!(AccountKeyPair::from_seed(&account.to_seed()).public(), account.public());
 
         let spk = SignedPreKeyPair::generate(SignedPreKeyId(3), rng);
         let again = SignedPreKeyPair::from_secret(spk.id(), &spk.to_secret());

@@ -20,17 +20,11 @@ struct Device {
 impl Device {
     fn new(user: &str, device: u32, rng: &mut StdRng) -> Self {
         let address = Address::from_bytes(user.as_bytes(), DeviceId(device)).unwrap();
-        Self {
-            address,
-            identity: IdentityKeyPair::generate(rng),
-        }
+        Self { address, identity: IdentityKeyPair::generate(rng) }
     }
 
     fn local(&self) -> LocalDevice<'_> {
-        LocalDevice {
-            address: &self.address,
-            identity: &self.identity,
-        }
+        LocalDevice { address: &self.address, identity: &self.identity }
     }
 }
 
@@ -72,15 +66,7 @@ impl Handshake {
             .seal(PAYLOAD)
             .unwrap();
         let message = InitialMessage::from_bytes(&message).unwrap();
-        Self {
-            alice,
-            bob,
-            spk,
-            opk,
-            bundle,
-            message,
-            rng,
-        }
+        Self { alice, bob, spk, opk, bundle, message, rng }
     }
 
     fn open(self, app_ad: &[u8]) -> Result<Opened, OpenError> {
@@ -164,19 +150,13 @@ fn altered(mut handshake: Handshake, field: Field, by: u32) -> Result<Opened, Op
         }
         Field::SpkB => handshake.spk = SignedPreKeyPair::generate(handshake.spk.id(), rng),
         Field::OpkId => {
-            let opk = handshake
-                .opk
-                .take()
-                .expect("a handshake with a one-time prekey");
+            let opk = handshake.opk.take().expect("a handshake with a one-time prekey");
             let id = OneTimePreKeyId(opk.id().0.wrapping_add(by));
             handshake.message.opk_id = Some(id);
             handshake.opk = Some(OneTimePreKeyPair::from_secret(id, &opk.to_secret()));
         }
         Field::OpkB => {
-            let id = handshake
-                .message
-                .opk_id
-                .expect("a handshake with a one-time prekey");
+            let id = handshake.message.opk_id.expect("a handshake with a one-time prekey");
             handshake.opk = Some(OneTimePreKeyPair::generate(id, rng));
         }
         Field::OpkPresence => {
@@ -198,11 +178,8 @@ fn altered(mut handshake: Handshake, field: Field, by: u32) -> Result<Opened, Op
 fn an_unaltered_handshake_opens() {
     for with_opk in [true, false] {
         let opened = Handshake::new(3, with_opk).open(APP_AD).unwrap();
-        let delivered = opened
-            .accept(&Expectations::default())
-            .unwrap()
-            .commit(|_| Ok::<(), ()>(()))
-            .unwrap();
+        let delivered =
+            opened.accept(&Expectations::default()).unwrap().commit(|_| Ok::<(), ()>(())).unwrap();
         assert_eq!(delivered.payload.as_bytes(), PAYLOAD);
     }
 }
