@@ -1,1 +1,40 @@
 //! Consensus: one Raft group per shard, on openraft.
+//!
+//! Guarantees: a [`Committed`] outcome is durable on a quorum; what one node answered, no later
+//! leader contradicts; a local fault ends the node instead of bending its state; a node whose disk
+//! was lost cannot vote under its old id.
+//!
+//! Leaves out: HTTP, signatures and limits at the edge; what a command means, which is the
+//! business of `oncekey-store`.
+//!
+//! This is the only crate that names openraft. Start with [`Node`], then `router` (any node, always
+//! an answer), `batcher` (many commands, one entry), `machine` and `log_store` (what openraft
+//! writes and reads), and `peer` (what nodes say to each other).
+
+mod batcher;
+mod codec;
+mod config;
+mod error;
+mod formation;
+mod identity;
+mod log_store;
+mod machine;
+mod members;
+mod node;
+mod peer;
+mod router;
+mod service;
+mod shard;
+mod status;
+#[cfg(test)]
+mod storage_suite;
+mod transfer;
+mod type_config;
+mod upkeep;
+
+pub use config::{Member, NodeConfig, Timing};
+pub use error::{Fault, ReplaceError, StartError, SubmitError};
+pub use node::Node;
+pub use oncekey_storage::{state::EngineKind, wal::WalStats};
+pub use router::{Committed, LocalRead, Read};
+pub use status::{NodeStatus, ShardStatus};

@@ -47,6 +47,16 @@ pub enum Query {
     },
 }
 
+impl Query {
+    /// The user whose shard is asked.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        match self {
+            Self::Status { user, .. } | Self::User { user } | Self::Peek { user, .. } => user,
+        }
+    }
+}
+
 /// Answer to a [`Query`]; `None` where the user or a device named is not known.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Answer {

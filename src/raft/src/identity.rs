@@ -1,0 +1,227 @@
+//! Who this node is, and whom it has met.
+//!
+//! Guarantees: a data folder belongs to one node of one cluster for its life. When the folder is
+//! made it draws an incarnation, a random number; every other node keeps the incarnation of each
+//! node it meets on disk before it exchanges anything else with it, and refuses another one under
+//! the same id. So a node that lost its disk, and with it its votes and its log, cannot take part
+//! under its old id.
+//!
+//! Leaves out: secrets; an incarnation is no credential.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use oncekey_types::NodeId;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::error::StartError;
+
+const FILE: &str = "identity.json";
+
+/// Version of the file. Stable, never reuse.
+const VERSION: u32 = 1;
+
+/// Drawn once for each data folder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Incarnation(u64);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    version: u32,
+    cluster: String,
+    node: u64,
+    shards: u16,
+    incarnation: Incarnation,
+    met: BTreeMap<u64, Incarnation>,
+}
+
+/// The identity of this node; written through to disk.
+pub(crate) struct Identity {
+    dir: PathBuf,
+    record: Mutex<Record>,
+}
+
+/// A node came with another incarnation than it had when it was met.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("node {node} has another disk than when it was met first")]
+pub(crate) struct OtherIncarnation {
+    pub(crate) node: NodeId,
+}
+
+/// Why a node was not noted as met.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MeetError {
+    #[error(transparent)]
+    OtherIncarnation(#[from] OtherIncarnation),
+    #[error("the identity of the node cannot be written")]
+    Write(#[from] io::Error),
+}
+
+impl Identity {
+    /// Reads the identity of the folder `dir`, or makes it.
+    pub(crate) fn open(
+        dir: &Path,
+        cluster: &str,
+        node: NodeId,
+        shards: u16,
+    ) -> Result<Self, StartError> {
+        let path = dir.join(FILE);
+        let record = match fs::read(&path) {
+            Ok(bytes) => parse(&path, &bytes, cluster, node, shards)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let record = Record {
+                    version: VERSION,
+                    cluster: cluster.to_owned(),
+                    node: node.0,
+                    shards,
+                    incarnation: Incarnation(rand::random()),
+                    met: BTreeMap::new(),
+                };
+                write(dir, &record).map_err(|error| {
+                    StartError::Identity(format!("cannot write {}: {error}", path.display()))
+                })?;
+                record
+            }
+            Err(error) => {
+                return Err(StartError::Identity(format!(
+                    "cannot read {}: {error}",
+                    path.display()
+                )));
+            }
+        };
+        Ok(Self { dir: dir.to_owned(), record: Mutex::new(record) })
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        NodeId(self.record.lock().node)
+    }
+
+    pub(crate) fn cluster(&self) -> String {
+        self.record.lock().cluster.clone()
+    }
+
+    pub(crate) fn shards(&self) -> u16 {
+        self.record.lock().shards
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.record.lock().incarnation
+    }
+
+    /// The nodes met so far, without this one.
+    pub(crate) fn met(&self) -> Vec<u64> {
+        self.record.lock().met.keys().copied().collect()
+    }
+
+    /// Notes that `node` was met, on disk before it returns. Blocks for one sync at the first
+    /// meeting.
+    pub(crate) fn meet(&self, node: NodeId, incarnation: Incarnation) -> Result<(), MeetError> {
+        let mut record = self.record.lock();
+        match record.met.get(&node.0) {
+            Some(known) if *known == incarnation => Ok(()),
+            Some(_) => Err(OtherIncarnation { node }.into()),
+            None => {
+                let mut next = record.clone();
+                next.met.insert(node.0, incarnation);
+                write(&self.dir, &next)?;
+                *record = next;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn parse(
+    path: &Path,
+    bytes: &[u8],
+    cluster: &str,
+    node: NodeId,
+    shards: u16,
+) -> Result<Record, StartError> {
+    let refuse = |why: String| StartError::Identity(format!("{}: {why}", path.display()));
+    let record: Record =
+        serde_json::from_slice(bytes).map_err(|error| refuse(format!("is damaged: {error}")))?;
+    if record.version != VERSION {
+        return Err(refuse(format!(
+            "has version {}, this program reads version {VERSION}",
+            record.version
+        )));
+    }
+    if record.cluster != cluster {
+        return Err(refuse(format!(
+            "the folder belongs to cluster {:?}, the configuration says {cluster:?}",
+            record.cluster
+        )));
+    }
+    if record.node != node.0 {
+        return Err(refuse(format!(
+            "the folder belongs to node {}, the configuration says {node}",
+            record.node
+        )));
+    }
+    if record.shards != shards {
+        return Err(refuse(format!(
+            "the cluster was made with {} shards, the configuration says {shards}; the number of \
+             shards is set when a cluster is created",
+            record.shards
+        )));
+    }
+    Ok(record)
+}
+
+/// Replaces the file in one step: a crash leaves the old one or the new one.
+fn write(dir: &Path, record: &Record) -> io::Result<()> {
+    let draft = dir.join(format!("{FILE}.new"));
+    let mut file = File::create(&draft)?;
+    file.write_all(&serde_json::to_vec_pretty(record)?)?;
+    file.sync_all()?;
+    fs::rename(&draft, dir.join(FILE))?;
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(dir: &Path) -> Identity {
+        Identity::open(dir, "test", NodeId(1), 4).unwrap()
+    }
+
+    #[test]
+    fn an_identity_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path());
+        first.meet(NodeId(2), Incarnation(7)).unwrap();
+        let second = open(dir.path());
+        assert_eq!(second.incarnation(), first.incarnation());
+        assert_eq!(second.met(), [2]);
+    }
+
+    #[test]
+    fn a_node_with_another_disk_is_refused_even_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path()).meet(NodeId(2), Incarnation(7)).unwrap();
+        let identity = open(dir.path());
+        assert!(identity.meet(NodeId(2), Incarnation(7)).is_ok());
+        assert!(matches!(
+            identity.meet(NodeId(2), Incarnation(8)),
+            Err(MeetError::OtherIncarnation(_))
+        ));
+    }
+
+    #[test]
+    fn a_folder_serves_one_node_of_one_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path());
+        assert!(Identity::open(dir.path(), "other", NodeId(1), 4).is_err());
+        assert!(Identity::open(dir.path(), "test", NodeId(2), 4).is_err());
+        assert!(Identity::open(dir.path(), "test", NodeId(1), 8).is_err());
+    }
+}

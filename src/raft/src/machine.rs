@@ -1,0 +1,197 @@
+//! openraft's state machine of one shard: the rules of `oncekey-store` over the records of
+//! `oncekey-storage`.
+//!
+//! Guarantees: an entry's changes and its log id are committed in one atomic batch, so an entry is
+//! applied exactly once, whatever happens in between; a snapshot is only reported built when the
+//! state it stands for is durable, so the log is never purged ahead of the disk; a fault of the
+//! engine or a damaged record ends the node and never becomes an outcome.
+//!
+//! Leaves out: durability of each apply. After a power cut the state may be older than before; the
+//! log rebuilds it.
+
+use std::io;
+
+use futures_util::{Stream, TryStreamExt};
+use oncekey_storage::state::{EngineError, ShardSpace, ShardView, StateEngine};
+use oncekey_store::{
+    codec::entry,
+    state::{ReadFault, Record, StateRead},
+};
+use oncekey_types::LogIndex;
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder,
+    storage::{EntryResponder, RaftStateMachine, Snapshot},
+};
+
+use crate::{
+    codec::{StateHeader, decode_header, encode_header},
+    error::FaultSink,
+    transfer::{self, ShardSnapshot},
+    type_config::{Entry, LogId, Outcomes, SnapshotMeta, SnapshotOf, StoredMembership, TypeConfig},
+};
+
+/// Records of a shard as the state machine reads them.
+pub(crate) struct Records<'a, R>(pub(crate) &'a R);
+
+impl StateRead for Records<'_, ShardSpace> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadFault> {
+        self.0.get(key).map_err(read_fault)
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Record>, ReadFault> {
+        self.0.range(from, Some(to), limit).map_err(read_fault)
+    }
+}
+
+impl StateRead for Records<'_, ShardView> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadFault> {
+        self.0.get(key).map_err(read_fault)
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Record>, ReadFault> {
+        self.0.range(from, Some(to), limit).map_err(read_fault)
+    }
+}
+
+fn read_fault(error: EngineError) -> ReadFault {
+    ReadFault(Box::new(error))
+}
+
+/// The state machine of one shard, as openraft drives it.
+pub(crate) struct Machine {
+    engine: StateEngine,
+    space: ShardSpace,
+    header: StateHeader,
+    faults: FaultSink,
+}
+
+impl Machine {
+    /// The machine over `space`, as it was committed last.
+    pub(crate) fn open(
+        engine: StateEngine,
+        space: ShardSpace,
+        faults: FaultSink,
+    ) -> Result<Self, io::Error> {
+        let header = read_header(&space).map_err(|error| faults.raise_io(&*error))?;
+        Ok(Self { engine, space, header, faults })
+    }
+
+    fn apply_entry(&mut self, entry: &Entry) -> Result<Outcomes, BoxError> {
+        let mut outcomes = Vec::new();
+        let mut changes = Vec::new();
+        match &entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Normal(proposal) => {
+                let batch = entry::decode(&proposal.0)?;
+                let index = LogIndex(entry.log_id.index);
+                let applied = oncekey_store::apply(&Records(&self.space), index, &batch)?;
+                outcomes = applied.outcomes;
+                changes.extend(applied.changes.0);
+            }
+            EntryPayload::Membership(membership) => {
+                self.header.membership =
+                    StoredMembership::new(Some(entry.log_id), membership.clone());
+            }
+        }
+        self.header.applied = Some(entry.log_id);
+        self.space.commit(changes, &encode_header(&self.header)?)?;
+        Ok(Outcomes(outcomes))
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The header of `space`; the default one for a shard that has no state yet.
+pub(crate) fn read_header(space: &ShardSpace) -> Result<StateHeader, BoxError> {
+    Ok(space.header()?.map(|bytes| decode_header(&bytes)).transpose()?.unwrap_or_default())
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = ShardSnapshot;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.header.applied, self.header.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let outcomes =
+                self.apply_entry(&entry).map_err(|error| self.faults.raise_io(&*error))?;
+            if let Some(responder) = responder {
+                responder.send(outcomes);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder {
+            engine: self.engine.clone(),
+            space: self.space.clone(),
+            faults: self.faults.clone(),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        _meta: &SnapshotMeta,
+        snapshot: ShardSnapshot,
+    ) -> Result<(), io::Error> {
+        let space = self.space.clone();
+        let installed =
+            tokio::task::spawn_blocking(move || transfer::install(&space, snapshot)).await;
+        match installed.map_err(io::Error::other)? {
+            Ok(header) => {
+                self.header = header;
+                Ok(())
+            }
+            Err(error) => Err(self.faults.raise_io(&*error)),
+        }
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf>, io::Error> {
+        Ok(self.header.applied.is_some().then(|| snapshot_of(&self.header, &self.space)))
+    }
+}
+
+/// Makes the state durable and calls that a snapshot: the state on disk is its own snapshot, and
+/// a copy is only made when a follower asks for one.
+pub(crate) struct SnapshotBuilder {
+    engine: StateEngine,
+    space: ShardSpace,
+    faults: FaultSink,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = ShardSnapshot;
+
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf, io::Error> {
+        let (engine, space) = (self.engine.clone(), self.space.clone());
+        let built = tokio::task::spawn_blocking(move || -> Result<StateHeader, BoxError> {
+            // Read first: what is committed before the checkpoint is durable after it.
+            let header = read_header(&space)?;
+            engine.checkpoint()?;
+            Ok(header)
+        })
+        .await
+        .map_err(io::Error::other)?;
+        match built {
+            Ok(header) => Ok(snapshot_of(&header, &self.space)),
+            Err(error) => Err(self.faults.raise_io(&*error)),
+        }
+    }
+}
+
+fn snapshot_of(header: &StateHeader, space: &ShardSpace) -> SnapshotOf {
+    Snapshot {
+        meta: SnapshotMeta {
+            last_log_id: header.applied,
+            last_membership: header.membership.clone(),
+        },
+        snapshot: ShardSnapshot::Current(space.clone()),
+    }
+}

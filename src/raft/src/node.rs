@@ -1,0 +1,513 @@
+//! A node: all shards, and what they share.
+//!
+//! Guarantees: [`Node::start`] returns when every shard can answer from its own state; a shard
+//! whose state the disk lost has by then fetched it anew. Leaves out: waiting for leaders, see
+//! [`ShardStatus::is_ready`](crate::ShardStatus::is_ready).
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use oncekey_storage::{
+    disk::RealDisk,
+    state::{EngineOptions, StateEngine},
+    wal::{GroupId, Recovery, Wal, WalOptions},
+};
+use oncekey_store::{command::Command, query::Query};
+use oncekey_types::{LogIndex, NodeId, ShardId, SlotMap, UserId};
+use openraft::SnapshotPolicy;
+use parking_lot::Mutex;
+use tokio::{net::TcpListener, task::JoinSet, time::Instant};
+
+use crate::{
+    batcher::Batcher,
+    config::{Member, NodeConfig},
+    error::{Fault, FaultSink, ReplaceError, StartError, SubmitError, chain},
+    formation,
+    identity::Identity,
+    log_store::LogStore,
+    machine::{Machine, read_header},
+    members::{self, ReplaceFailure},
+    peer::{Inbound, NetworkFactory, PeerPool, Request, Response},
+    router::{Committed, LocalRead, Read, Router},
+    service::Services,
+    shard::Shard,
+    status::{NodeStatus, ShardStatus},
+    transfer::{self, OpenTransfers},
+    type_config::Raft,
+    upkeep,
+};
+
+/// Time between two attempts to introduce a joining node, or to replace a node.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Time in which the shards that a stopping node leads should find new leaders.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A running node. Clones share it.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    identity: Arc<Identity>,
+    pool: Arc<PeerPool>,
+    router: Arc<Router>,
+    wal: Wal,
+    engine: StateEngine,
+    faults: FaultSink,
+    peer_address: SocketAddr,
+    in_contact_within: Duration,
+    inbound: Mutex<Option<Inbound>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Node {
+    /// Opens the disk, starts listening to other nodes and starts all shards.
+    ///
+    /// # Errors
+    ///
+    /// A [`StartError`] that says what to do about it.
+    pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        let faults = FaultSink::default();
+        let slots =
+            SlotMap::even(config.shards).map_err(|error| StartError::Config(error.to_string()))?;
+        let disk = open_disk(&config, &faults).await?;
+        let pool =
+            Arc::new(PeerPool::new(Arc::clone(&disk.identity), config.me.clone(), faults.clone()));
+        for (node, member) in &config.members {
+            pool.learn(node.0, member);
+        }
+        let transfers = OpenTransfers::default();
+        let services = Arc::new(Services::new(
+            Arc::clone(&disk.identity),
+            Arc::clone(&pool),
+            disk.engine.clone(),
+            transfers.clone(),
+        ));
+        let inbound = listen(&config, &disk, &faults, &services).await?;
+
+        let mut tasks = JoinSet::new();
+        if !config.join.is_empty() {
+            tasks.spawn(introduce(Arc::clone(&pool), config.join.clone()));
+        }
+        let shards = start_shards(&config, &slots, &disk, &pool, &faults).await?;
+        let timing = config.timing;
+        let router = Arc::new(Router {
+            me: config.node.0,
+            slots,
+            shards,
+            pool: Arc::clone(&pool),
+            faults: faults.clone(),
+            started: Instant::now(),
+            outage_after: Duration::from_millis(timing.election_max_ms * 5),
+            outage_patience: Duration::from_millis(timing.election_min_ms / 2),
+        });
+        services.open(Arc::clone(&router));
+        tasks.spawn(formation::form(
+            Arc::clone(&disk.identity),
+            Arc::clone(&pool),
+            config.members.clone(),
+            router.shards.values().cloned().collect(),
+        ));
+        tasks.spawn(upkeep::run(
+            disk.wal.clone(),
+            router.shards.clone(),
+            transfers,
+            faults.clone(),
+        ));
+        Ok(Self {
+            inner: Arc::new(Inner {
+                identity: disk.identity,
+                pool,
+                router,
+                wal: disk.wal,
+                engine: disk.engine,
+                faults,
+                peer_address: inbound.address(),
+                in_contact_within: Duration::from_millis(timing.election_max_ms * 2),
+                inbound: Mutex::new(Some(inbound)),
+                tasks: Mutex::new(tasks),
+            }),
+        })
+    }
+
+    /// Where this node listens to other nodes.
+    #[must_use]
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.inner.peer_address
+    }
+
+    /// The shard of `user`.
+    #[must_use]
+    pub fn shard_of(&self, user: &UserId) -> ShardId {
+        self.inner.router.slots.shard_of(user)
+    }
+
+    /// Applies `command` to the shard of `user`, once, wherever its leader is.
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`]; none of them says that the command was not applied, unless it says so.
+    pub async fn submit(
+        &self,
+        user: &UserId,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<Committed, SubmitError> {
+        self.inner.router.submit(user, command, deadline).await
+    }
+
+    /// Reads from the shard of the query's user, linearizably.
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`].
+    pub async fn query(&self, query: &Query, deadline: Instant) -> Result<Read, SubmitError> {
+        self.inner.router.query(query, deadline).await
+    }
+
+    /// Reads from this node's own replica, whatever its age.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] when the disk cannot tell; the node stops.
+    pub fn query_local(&self, query: &Query) -> Result<LocalRead, Fault> {
+        self.inner.router.query_local(query)
+    }
+
+    /// How to reach `node`, if this node knows it.
+    #[must_use]
+    pub fn member(&self, node: NodeId) -> Option<Member> {
+        self.inner.pool.known().remove(&node.0)
+    }
+
+    /// What this node knows of itself and its cluster.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        let mut members = BTreeMap::new();
+        let shards = self.inner.router.shards.values().map(|shard| {
+            let metrics = shard.metrics();
+            for (node, member) in metrics.membership_config.nodes() {
+                members.insert(NodeId(*node), member.clone());
+            }
+            let index = |log_id: Option<crate::type_config::LogId>| {
+                LogIndex(log_id.map_or(0, |log_id| log_id.index))
+            };
+            let silent = shard.silent_for(self.inner.router.started.elapsed());
+            ShardStatus {
+                shard: shard.id,
+                leader: metrics.current_leader.map(NodeId),
+                term: metrics.current_term,
+                last_log: LogIndex(metrics.last_log_index.unwrap_or(0)),
+                committed: index(metrics.local_committed),
+                applied: index(metrics.last_applied),
+                purged: index(metrics.purged),
+                voters: metrics.membership_config.voter_ids().map(NodeId).collect(),
+                learners: metrics
+                    .membership_config
+                    .membership()
+                    .learner_ids()
+                    .map(NodeId)
+                    .collect(),
+                in_contact: silent <= self.inner.in_contact_within,
+            }
+        });
+        let shards = shards.collect();
+        NodeStatus {
+            node: self.inner.identity.node(),
+            members,
+            shards,
+            wal: self.inner.wal.stats(),
+        }
+    }
+
+    /// Puts the node `new` in the place of the lost node `old`, in all shards. Safe to ask again.
+    ///
+    /// # Errors
+    ///
+    /// The first shard's reason after `deadline`; shards before it are done.
+    pub async fn replace_member(
+        &self,
+        old: NodeId,
+        new: NodeId,
+        member: Member,
+        deadline: Instant,
+    ) -> Result<(), ReplaceError> {
+        for shard in self.inner.router.shards.values() {
+            self.replace_in_shard(shard, old, new, &member, deadline).await?;
+        }
+        Ok(())
+    }
+
+    async fn replace_in_shard(
+        &self,
+        shard: &Shard,
+        old: NodeId,
+        new: NodeId,
+        member: &Member,
+        deadline: Instant,
+    ) -> Result<(), ReplaceError> {
+        let me = self.inner.identity.node().0;
+        let mut hint = None;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let leader = hint.take().or_else(|| shard.leader());
+            let failure = if leader == Some(me) {
+                let replacing = members::replace(me, shard, &self.inner.pool, old.0, new.0, member);
+                match tokio::time::timeout(left, replacing).await {
+                    Ok(Ok(())) => return Ok(()),
+                    Ok(Err(failure)) => failure,
+                    Err(_) => ReplaceFailure::Other("no quorum in time".to_owned()),
+                }
+            } else if let Some(leader) = leader {
+                let (shard, member) = (shard.id.0, member.clone());
+                let request = Request::Replace { shard, old: old.0, new: new.0, member };
+                match self.inner.pool.call(leader, request, left).await {
+                    Ok(Response::Replaced) => return Ok(()),
+                    Ok(Response::NotLeader { leader }) => ReplaceFailure::NotLeader { leader },
+                    Ok(Response::NotAMember) => ReplaceFailure::NotAMember,
+                    Ok(Response::NotMet { by }) => ReplaceFailure::NotMet { by },
+                    Ok(Response::Failed { reason }) => ReplaceFailure::Other(reason),
+                    Ok(_) => ReplaceFailure::Other("an answer to another question".to_owned()),
+                    Err(error) => ReplaceFailure::Other(error.to_string()),
+                }
+            } else {
+                ReplaceFailure::NotLeader { leader: None }
+            };
+            if let ReplaceFailure::NotAMember = failure {
+                return Err(ReplaceError::NotAMember { node: old });
+            }
+            if Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(match failure {
+                    ReplaceFailure::NotMet { by } => {
+                        ReplaceError::NotMet { node: new, by: NodeId(by) }
+                    }
+                    ReplaceFailure::NotLeader { .. } | ReplaceFailure::NotAMember => {
+                        let reason = "no leader was found in time".to_owned();
+                        ReplaceError::Shard { shard: shard.id, reason }
+                    }
+                    ReplaceFailure::Other(reason) => {
+                        ReplaceError::Shard { shard: shard.id, reason }
+                    }
+                });
+            }
+            if let ReplaceFailure::NotLeader { leader: Some(leader) } = failure {
+                hint = Some(leader);
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Ends when the node has had a local fault. The process must end then.
+    pub async fn faulted(&self) -> Fault {
+        self.inner.faults.wait().await
+    }
+
+    /// Hands over leadership, then stops all shards and closes log and state.
+    pub async fn shutdown(&self) {
+        self.hand_over().await;
+        self.inner.tasks.lock().abort_all();
+        for shard in self.inner.router.shards.values() {
+            if let Err(error) = shard.raft.shutdown().await {
+                tracing::warn!(shard = %shard.id, %error, "a shard did not end cleanly");
+            }
+        }
+        self.inner.inbound.lock().take();
+        let (wal, engine) = (self.inner.wal.clone(), self.inner.engine.clone());
+        let closed = tokio::task::spawn_blocking(move || {
+            wal.shutdown();
+            engine.checkpoint()
+        });
+        match closed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = chain(&error), "the state was not synced"),
+            Err(error) => tracing::warn!(%error, "log and state were not closed"),
+        }
+    }
+
+    /// Gives each shard that this node leads to the voter that has most of its log.
+    async fn hand_over(&self) {
+        let me = self.inner.identity.node().0;
+        let mut waiting = Vec::new();
+        for shard in self.inner.router.shards.values() {
+            let metrics = shard.metrics();
+            if metrics.current_leader != Some(me) {
+                continue;
+            }
+            let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+            let heir = metrics
+                .replication
+                .into_iter()
+                .flatten()
+                .filter(|(node, _)| *node != me && voters.contains(node))
+                .max_by_key(|(_, matched)| *matched);
+            if let Some((heir, _)) = heir
+                && shard.raft.trigger().transfer_leader(heir).await.is_ok()
+            {
+                waiting.push(shard.leader_other_than(Some(me)));
+            }
+        }
+        let all = futures_util::future::join_all(waiting);
+        if tokio::time::timeout(HAND_OVER_TIMEOUT, all).await.is_err() {
+            tracing::warn!("some shards had no new leader in time; they will elect one");
+        }
+    }
+}
+
+/// What a node has on disk.
+struct OpenedDisk {
+    identity: Arc<Identity>,
+    wal: Wal,
+    recovery: Recovery,
+    engine: StateEngine,
+}
+
+async fn open_disk(config: &NodeConfig, faults: &FaultSink) -> Result<OpenedDisk, StartError> {
+    let (config, faults) = (config.clone(), faults.clone());
+    let opened = tokio::task::spawn_blocking(move || open_disk_blocking(&config, &faults)).await;
+    opened.map_err(|error| StartError::State(error.to_string()))?
+}
+
+fn open_disk_blocking(config: &NodeConfig, faults: &FaultSink) -> Result<OpenedDisk, StartError> {
+    let dir = &config.data_dir;
+    std::fs::create_dir_all(dir).map_err(|error| {
+        StartError::Identity(format!("cannot make the folder {}: {error}", dir.display()))
+    })?;
+    // The log's folder is locked from here on: no other process can open the node.
+    let disk = RealDisk::open(dir.join("log")).map_err(|error| StartError::Log(chain(&error)))?;
+    let identity = Identity::open(dir, &config.cluster, config.node, config.shards)?;
+    let options = WalOptions { segment_bytes: config.wal_segment_bytes, ..WalOptions::default() };
+    let sink = faults.clone();
+    let on_fault = move |fault: &oncekey_storage::wal::WalFault| {
+        sink.raise(Fault::new(chain(fault)));
+    };
+    let (wal, recovery) = Wal::open(Arc::new(disk), options, on_fault)
+        .map_err(|error| StartError::Log(chain(&error)))?;
+    let options =
+        EngineOptions { cache_bytes: config.state_cache_bytes, ..EngineOptions::default() };
+    let engine = StateEngine::open(&dir.join("state"), config.engine, &options)
+        .map_err(|error| StartError::State(chain(&error)))?;
+    Ok(OpenedDisk { identity: Arc::new(identity), wal, recovery, engine })
+}
+
+async fn listen(
+    config: &NodeConfig,
+    disk: &OpenedDisk,
+    faults: &FaultSink,
+    services: &Arc<Services>,
+) -> Result<Inbound, StartError> {
+    let failed = |source| StartError::Listen { address: config.peer_listen, source };
+    let listener = TcpListener::bind(config.peer_listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok(Inbound::start(
+        listener,
+        address,
+        Arc::clone(&disk.identity),
+        config.me.clone(),
+        faults.clone(),
+        Arc::clone(services),
+    ))
+}
+
+async fn start_shards(
+    config: &NodeConfig,
+    slots: &SlotMap,
+    disk: &OpenedDisk,
+    pool: &Arc<PeerPool>,
+    faults: &FaultSink,
+) -> Result<BTreeMap<ShardId, Arc<Shard>>, StartError> {
+    let raft_config = Arc::new(raft_config(config)?);
+    let mut shards = BTreeMap::new();
+    for id in slots.shards() {
+        let failed =
+            |error: &dyn std::error::Error| StartError::Shard { shard: id, reason: chain(error) };
+        let space = disk.engine.shard(id).map_err(|error| failed(&error))?;
+        let group = GroupId(id.0.into());
+        let recovered = disk.recovery.groups.get(&group);
+        let log = LogStore::new(group, disk.wal.clone(), recovered, faults.clone())
+            .map_err(|error| failed(&error))?;
+        let header = read_header(&space).map_err(|error| failed(&*error))?;
+        for (node, member) in header.membership.nodes() {
+            pool.learn(*node, member);
+        }
+        if log.purged().is_some_and(|purged| header.applied < Some(purged)) {
+            transfer::restore(pool, faults, id, &space, log.purged())
+                .await
+                .map_err(|fault| failed(&fault))?;
+        }
+        let machine = Machine::open(disk.engine.clone(), space.clone(), faults.clone())
+            .map_err(|error| failed(&error))?;
+        let network = NetworkFactory { shard: id, pool: Arc::clone(pool) };
+        let raft: Raft = openraft::Raft::new(
+            config.node.0,
+            Arc::clone(&raft_config),
+            network,
+            log.clone(),
+            machine,
+        )
+        .await
+        .map_err(|error| failed(&error))?;
+        let batcher = Batcher::start(raft.clone(), config.policy, faults.clone());
+        let shard = Shard {
+            id,
+            raft,
+            batcher,
+            log,
+            space,
+            faults: faults.clone(),
+            heard_ms: Default::default(),
+        };
+        shards.insert(id, Arc::new(shard));
+    }
+    Ok(shards)
+}
+
+fn raft_config(config: &NodeConfig) -> Result<openraft::Config, StartError> {
+    let timing = config.timing;
+    openraft::Config {
+        cluster_name: config.cluster.clone(),
+        heartbeat_interval: timing.heartbeat_ms,
+        election_timeout_min: timing.election_min_ms,
+        election_timeout_max: timing.election_max_ms,
+        max_payload_entries: 256,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.log_entries_max),
+        // Half is kept for followers that are a little behind.
+        max_in_snapshot_log_to_keep: config.log_entries_max / 2,
+        replication_lag_threshold: config.log_entries_max * 2,
+        purge_batch_size: 64,
+        // Appends must never wait for a place in the queue: they would lose their order.
+        api_channel_size: Some(16 * 1024),
+        enable_pre_vote: Some(true),
+        ..openraft::Config::default()
+    }
+    .validate()
+    .map_err(|error| StartError::Config(chain(&error)))
+}
+
+/// Makes a joining node known to the members of the cluster that it joins, until each has met it.
+async fn introduce(pool: Arc<PeerPool>, addresses: Vec<String>) {
+    for address in &addresses {
+        loop {
+            match pool.introduce(address).await {
+                Ok(_) => break,
+                Err(error) => tracing::info!(address, %error, "cannot introduce this node yet"),
+            }
+            tokio::time::sleep(RETRY_PAUSE * 10).await;
+        }
+    }
+    let mut met = std::collections::BTreeSet::new();
+    loop {
+        for node in pool.known().into_keys() {
+            let known = pool.call(node, Request::Acquaintances, RETRY_PAUSE * 10).await;
+            if let Ok(Response::Acquaintances { members, .. }) = known {
+                met.insert(node);
+                for (node, member) in members {
+                    pool.learn(node, &member);
+                }
+            }
+        }
+        if pool.known().len() <= met.len() + 1 {
+            return;
+        }
+        tokio::time::sleep(RETRY_PAUSE * 10).await;
+    }
+}

@@ -1,0 +1,20 @@
+//! What nodes say to each other.
+//!
+//! Guarantees: nothing is exchanged before both sides know each other's cluster, node id and
+//! incarnation; one connection from a node to another carries everything of all shards, many
+//! requests at a time; requests of one shard enter its Raft core in the order they were sent; every
+//! request has a deadline, and one without an answer is unknown, not failed.
+//!
+//! Leaves out: encryption and authentication of the connection.
+
+mod inbound;
+mod link;
+mod network;
+mod pool;
+mod wire;
+
+pub(crate) use inbound::{Inbound, Service};
+pub(crate) use link::CallError;
+pub(crate) use network::NetworkFactory;
+pub(crate) use pool::PeerPool;
+pub(crate) use wire::{Request, Response, SnapshotPart};

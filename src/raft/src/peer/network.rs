@@ -1,0 +1,202 @@
+//! openraft's network, over the connections to the peers.
+//!
+//! Guarantees: appends of a shard to a follower are pipelined, up to [`PIPELINE_MAX`] without an
+//! answer, and their answers come back in order; a pre-vote asks the peer and is not granted when
+//! the peer is silent. Leaves out: the choice of deadlines, which openraft makes from the
+//! heartbeat.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt, stream};
+use oncekey_types::ShardId;
+use openraft::{
+    OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    base::{BoxFuture, BoxStream},
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
+    network::RPCOption,
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+        TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
+};
+
+use super::{
+    link::CallError,
+    pool::PeerPool,
+    wire::{Request, Response},
+};
+use crate::{
+    config::Member,
+    transfer::ShardSnapshot,
+    type_config::{SnapshotOf, TypeConfig, Vote},
+};
+
+/// Appends of one shard to one follower that may wait for their answers.
+const PIPELINE_MAX: usize = 32;
+/// Time after which an append without an answer is given up. Longer than a slow sync of the
+/// follower's log, so that a loaded disk is not taken for a lost node; a broken connection ends
+/// the wait at once.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time in which a follower must have fetched and installed a snapshot.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(600);
+
+type RpcError = RPCError<TypeConfig>;
+
+/// Makes the network of one shard's group.
+pub(crate) struct NetworkFactory {
+    pub(crate) shard: ShardId,
+    pub(crate) pool: Arc<PeerPool>,
+}
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: u64, node: &Member) -> Network {
+        self.pool.learn(target, node);
+        Network { shard: self.shard.0, target, pool: Arc::clone(&self.pool) }
+    }
+}
+
+/// One shard's way to one node.
+pub(crate) struct Network {
+    shard: u16,
+    target: u64,
+    pool: Arc<PeerPool>,
+}
+
+impl Network {
+    async fn call(&self, request: Request, timeout: Duration) -> Result<Response, RpcError> {
+        self.pool.call(self.target, request, timeout).await.map_err(rpc_error)
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Network {
+    type SnapshotData = ShardSnapshot;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        match self.call(Request::Append { shard: self.shard, rpc }, APPEND_TIMEOUT).await? {
+            Response::Append(response) => Ok(response),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<AppendResults<'s>, RpcError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let shard = self.shard;
+            let link = self.pool.link(self.target).await.map_err(rpc_error)?;
+            let answers = input.map(move |rpc| {
+                let link = Arc::clone(&link);
+                let prev = rpc.prev_log_id;
+                let last = rpc.entries.last().map(|entry| entry.log_id).or(prev);
+                async move {
+                    let request = Request::Append { shard, rpc };
+                    match link.call(request, APPEND_TIMEOUT).await.map_err(rpc_error)? {
+                        Response::Append(response) => Ok(response.into_stream_result(prev, last)),
+                        other => Err(unexpected(other)),
+                    }
+                }
+            });
+            Ok(Box::pin(until_first_failure(answers.buffered(PIPELINE_MAX))) as AppendResults<'s>)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        match self.call(Request::Vote { shard: self.shard, rpc }, option.hard_ttl()).await? {
+            Response::Vote(response) => Ok(response),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        match self.call(Request::PreVote { shard: self.shard, rpc }, option.hard_ttl()).await? {
+            Response::Vote(response) => Ok(response),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        // The follower pulls the newest state itself; the one openraft holds is not needed.
+        drop(snapshot);
+        let install =
+            self.call(Request::InstallSnapshot { shard: self.shard, vote }, INSTALL_TIMEOUT);
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            response = install => match response {
+                Ok(Response::Installed(response)) => Ok(response),
+                Ok(other) => Err(unexpected(other).into()),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        match self
+            .call(Request::TransferLeader { shard: self.shard, rpc }, option.hard_ttl())
+            .await?
+        {
+            Response::TransferLeader(response) => Ok(response),
+            other => Err(unexpected(other)),
+        }
+    }
+}
+
+type AppendResults<'s> = BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>;
+
+/// Ends the stream after its first failure or conflict: what was sent behind it does not count.
+fn until_first_failure<S, T, C, E>(results: S) -> impl Stream<Item = Result<Result<T, C>, E>>
+where
+    S: Stream<Item = Result<Result<T, C>, E>>,
+{
+    stream::unfold(Some(Box::pin(results)), |results| async {
+        let mut results = results?;
+        let result = results.next().await?;
+        let rest = matches!(result, Ok(Ok(_))).then_some(results);
+        Some((result, rest))
+    })
+}
+
+fn rpc_error(error: CallError) -> RpcError {
+    match error {
+        CallError::Timeout | CallError::Encode(_) => RPCError::Network(NetworkError::new(&error)),
+        CallError::Unreachable(_) | CallError::Closed | CallError::Overloaded => {
+            RPCError::Unreachable(Unreachable::new(&error))
+        }
+    }
+}
+
+fn unexpected(response: Response) -> RpcError {
+    let reason = match response {
+        Response::Failed { reason } => reason,
+        _ => "the peer answered another question".to_owned(),
+    };
+    RPCError::Unreachable(Unreachable::from_string(reason))
+}

@@ -1,0 +1,186 @@
+//! The connections of this node to all others.
+//!
+//! Guarantees: at most one live connection to each node; a node that does not answer is not dialled
+//! more often than every [`REDIAL`]; a node found with another incarnation gets nothing.
+//!
+//! Leaves out: who the members are; the caller says where a node is.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use oncekey_types::NodeId;
+use parking_lot::Mutex;
+use tokio::{net::TcpStream, time::Instant};
+
+use super::{
+    link::{CallError, Link, split},
+    wire::{self, Hello, HelloReply, PROTOCOL, Request, Response},
+};
+use crate::{
+    config::Member,
+    error::{Fault, FaultSink},
+    identity::Identity,
+};
+
+/// Shortest time between two attempts to reach the same node.
+const REDIAL: Duration = Duration::from_millis(50);
+/// Time to connect and greet.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Dials nodes and keeps the connections.
+pub(crate) struct PeerPool {
+    identity: Arc<Identity>,
+    me: Member,
+    faults: FaultSink,
+    peers: Mutex<BTreeMap<u64, Arc<Peer>>>,
+}
+
+#[derive(Default)]
+struct Peer {
+    member: Mutex<Member>,
+    /// The connection, alive or not.
+    current: Mutex<Option<Arc<Link>>>,
+    /// When and why dialling failed last; locked while dialling, so that one task dials for all.
+    failed: tokio::sync::Mutex<Option<(Instant, String)>>,
+}
+
+impl PeerPool {
+    pub(crate) fn new(identity: Arc<Identity>, me: Member, faults: FaultSink) -> Self {
+        Self { identity, me, faults, peers: Mutex::default() }
+    }
+
+    /// Says where `node` is. A later address replaces an earlier one for the next dial.
+    pub(crate) fn learn(&self, node: u64, member: &Member) {
+        if node == self.identity.node().0 {
+            return;
+        }
+        let peer = Arc::clone(self.peers.lock().entry(node).or_default());
+        member.clone_into(&mut peer.member.lock());
+    }
+
+    /// Where all nodes are that this one was told of, itself included.
+    pub(crate) fn known(&self) -> BTreeMap<u64, Member> {
+        let peers = self.peers.lock();
+        let others = peers.iter().map(|(node, peer)| (*node, peer.member.lock().clone()));
+        others.chain([(self.identity.node().0, self.me.clone())]).collect()
+    }
+
+    /// The connection to `node`, dialled when there is none.
+    pub(crate) async fn link(&self, node: u64) -> Result<Arc<Link>, CallError> {
+        let peer = self.peers.lock().get(&node).cloned();
+        let peer = peer.ok_or_else(|| {
+            CallError::Unreachable(format!("the address of node {node} is not known"))
+        })?;
+        if let Some(link) = peer.live() {
+            return Ok(link);
+        }
+        let mut failed = peer.failed.lock().await;
+        if let Some(link) = peer.live() {
+            return Ok(link);
+        }
+        if let Some((at, reason)) = &*failed
+            && at.elapsed() < REDIAL
+        {
+            return Err(CallError::Unreachable(reason.clone()));
+        }
+        let address = peer.member.lock().peer.clone();
+        match self.dial(Some(node), &address).await {
+            Ok((_, _, link)) => {
+                tracing::debug!(node, address, "connected to peer");
+                *failed = None;
+                let link = Arc::new(link);
+                *peer.current.lock() = Some(Arc::clone(&link));
+                Ok(link)
+            }
+            Err(reason) => {
+                tracing::debug!(node, address, reason, "peer cannot be reached");
+                *failed = Some((Instant::now(), reason.clone()));
+                Err(CallError::Unreachable(reason))
+            }
+        }
+    }
+
+    /// Sends `request` to `node` and waits for the answer; dialling counts towards `timeout`.
+    pub(crate) async fn call(
+        &self,
+        node: u64,
+        request: Request,
+        timeout: Duration,
+    ) -> Result<Response, CallError> {
+        let started = Instant::now();
+        let link = tokio::time::timeout(timeout, self.link(node))
+            .await
+            .map_err(|_| CallError::Unreachable("cannot be reached in time".to_owned()))??;
+        link.call(request, timeout.saturating_sub(started.elapsed())).await
+    }
+
+    /// Greets the node at `address`, whoever it is, and returns its id and how it is reached.
+    pub(crate) async fn introduce(&self, address: &str) -> Result<(NodeId, Member), CallError> {
+        let (node, member, _) = self.dial(None, address).await.map_err(CallError::Unreachable)?;
+        self.learn(node.0, &member);
+        Ok((node, member))
+    }
+
+    async fn dial(
+        &self,
+        node: Option<u64>,
+        address: &str,
+    ) -> Result<(NodeId, Member, Link), String> {
+        tokio::time::timeout(DIAL_TIMEOUT, self.greet(node, address))
+            .await
+            .map_err(|_| format!("{address} did not answer in {} ms", DIAL_TIMEOUT.as_millis()))?
+    }
+
+    async fn greet(
+        &self,
+        node: Option<u64>,
+        address: &str,
+    ) -> Result<(NodeId, Member, Link), String> {
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| format!("cannot connect to {address}: {error}"))?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        let (mut reader, mut writer) = split(stream);
+        let hello = Hello {
+            protocol: PROTOCOL,
+            cluster: self.identity.cluster(),
+            shards: self.identity.shards(),
+            node: self.identity.node().0,
+            incarnation: self.identity.incarnation(),
+            to: node,
+            member: self.me.clone(),
+        };
+        let frame = wire::encode(&hello).map_err(|error| error.to_string())?;
+        writer.send(frame).await.map_err(|error| error.to_string())?;
+        let frame = match reader.next().await {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Err(error.to_string()),
+            None => return Err(format!("{address} closed the connection")),
+        };
+        match wire::decode(&frame).map_err(|error| error.to_string())? {
+            HelloReply::Welcome { node: found, incarnation, member } => {
+                if node.is_some_and(|node| node != found) {
+                    return Err(format!("{address} is node {found}"));
+                }
+                let found = NodeId(found);
+                self.identity.meet(found, incarnation).map_err(|error| error.to_string())?;
+                Ok((found, member, Link::new(reader, writer)))
+            }
+            HelloReply::Refused { reason } => Err(format!("{address} refused: {reason}")),
+            HelloReply::OtherIncarnation => {
+                let me = self.identity.node();
+                self.faults.raise(Fault::new(format!(
+                    "node {me} was a member with another disk; a node whose disk was lost must not \
+                     vote under its old id: give it a new node id and let it replace node {me}"
+                )));
+                Err("this node has lost its disk".to_owned())
+            }
+        }
+    }
+}
+
+impl Peer {
+    fn live(&self) -> Option<Arc<Link>> {
+        self.current.lock().as_ref().filter(|link| !link.is_closed()).cloned()
+    }
+}

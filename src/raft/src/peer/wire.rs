@@ -1,0 +1,187 @@
+//! Frames and messages between nodes.
+//!
+//! A frame is a 32-bit big-endian length and that many bytes of bincode. The first frame of each
+//! side is a [`Hello`] or its [`HelloReply`]; after that the dialling side sends [`Request`]s and
+//! the other side answers each with one [`Response`], in any order.
+//!
+//! Guarantees: frames and messages are bounded by
+//! [`FRAME_MAX_BYTES`](oncekey_types::limits::FRAME_MAX_BYTES). Leaves out: compatibility between
+//! protocol versions; nodes of different versions refuse each other with a clear line.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use oncekey_store::{
+    command::Command,
+    outcome::Outcome,
+    query::{Answer, Query},
+};
+use oncekey_types::limits;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio_util::codec::LengthDelimitedCodec;
+
+use crate::{
+    config::Member,
+    identity::Incarnation,
+    type_config::{TypeConfig, Vote},
+};
+
+/// Version of everything in this file. Stable, never reuse.
+pub(crate) const PROTOCOL: u32 = 1;
+
+/// The first frame of the side that dials.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) protocol: u32,
+    pub(crate) cluster: String,
+    pub(crate) shards: u16,
+    pub(crate) node: u64,
+    pub(crate) incarnation: Incarnation,
+    /// Whom the dialling side believes to have reached.
+    pub(crate) to: Option<u64>,
+    /// How the dialling side is reached.
+    pub(crate) member: Member,
+}
+
+/// The first frame of the side that was dialled.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum HelloReply {
+    Welcome {
+        node: u64,
+        incarnation: Incarnation,
+        member: Member,
+    },
+    /// The two do not belong together, with the reason.
+    Refused {
+        reason: String,
+    },
+    /// The dialling node lost its disk and must not go on under its id.
+    OtherIncarnation,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Envelope<T> {
+    /// Chosen by the side that asks; the answer repeats it.
+    pub(crate) id: u64,
+    pub(crate) body: T,
+}
+
+/// What a node asks another.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Request {
+    Append {
+        shard: u16,
+        rpc: AppendEntriesRequest<TypeConfig>,
+    },
+    Vote {
+        shard: u16,
+        rpc: VoteRequest<TypeConfig>,
+    },
+    PreVote {
+        shard: u16,
+        rpc: VoteRequest<TypeConfig>,
+    },
+    TransferLeader {
+        shard: u16,
+        rpc: TransferLeaderRequest<TypeConfig>,
+    },
+    /// Fetch the snapshot of the shard from the asking node and install it.
+    InstallSnapshot {
+        shard: u16,
+        vote: Vote,
+    },
+    /// Open a snapshot of the shard's state for [`Request::PullSnapshot`].
+    OpenSnapshot {
+        shard: u16,
+    },
+    /// The next chunk of an opened snapshot.
+    PullSnapshot {
+        transfer: u64,
+    },
+    /// Propose to the shard, if the asked node leads it.
+    Submit {
+        shard: u16,
+        command: Command,
+    },
+    /// Read from the shard, if the asked node leads it.
+    Query {
+        shard: u16,
+        query: Query,
+    },
+    /// Which nodes the asked node has met, and where it believes the members are.
+    Acquaintances,
+    /// Put `new` in the place of `old` in the shard's membership, if the asked node leads it.
+    Replace {
+        shard: u16,
+        old: u64,
+        new: u64,
+        member: Member,
+    },
+}
+
+/// What a node answers.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Response {
+    Append(AppendEntriesResponse<TypeConfig>),
+    Vote(VoteResponse<TypeConfig>),
+    TransferLeader(TransferLeaderResponse<TypeConfig>),
+    Installed(SnapshotResponse<TypeConfig>),
+    SnapshotOpened {
+        transfer: u64,
+        header: Bytes,
+    },
+    Snapshot(SnapshotPart),
+    Submitted {
+        outcome: Outcome,
+        index: u64,
+    },
+    Answered {
+        answer: Answer,
+        index: u64,
+    },
+    Acquaintances {
+        met: Vec<u64>,
+        members: BTreeMap<u64, Member>,
+    },
+    Replaced,
+    /// Neither node is a member of the shard.
+    NotAMember,
+    /// The new node has not been met by this voter.
+    NotMet {
+        by: u64,
+    },
+    /// The asked node does not lead the shard; perhaps it knows who does.
+    NotLeader {
+        leader: Option<u64>,
+    },
+    /// Too many commands wait.
+    Overloaded,
+    /// The asked node cannot answer, with the reason.
+    Failed {
+        reason: String,
+    },
+}
+
+/// A piece of a snapshot.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum SnapshotPart {
+    Chunk(Bytes),
+    End,
+}
+
+pub(crate) fn frames() -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder().max_frame_length(limits::FRAME_MAX_BYTES).new_codec()
+}
+
+pub(crate) fn encode(message: &impl Serialize) -> Result<Bytes, bincode::error::EncodeError> {
+    bincode::serde::encode_to_vec(message, bincode::config::standard()).map(Into::into)
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, bincode::error::DecodeError> {
+    let config = bincode::config::standard().with_limit::<{ limits::FRAME_MAX_BYTES }>();
+    bincode::serde::decode_from_slice(frame, config).map(|(message, _)| message)
+}

@@ -1,0 +1,225 @@
+//! Any node, always an answer.
+//!
+//! A request goes to the leader of its user's shard, here or on another node, and again when the
+//! leader changes, until it has an outcome or its deadline passes.
+//!
+//! Guarantees: sending a command again is safe because every command is recognised when it comes
+//! twice; so an outcome is the outcome of the one application, whichever attempt brought it.
+//! [`SubmitError::NoQuorum`] says nothing about whether the command was applied.
+//!
+//! Leaves out: retries across nodes, which the client makes.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use oncekey_store::{
+    command::Command,
+    outcome::Outcome,
+    query::{Answer, Query},
+};
+use oncekey_types::{LogIndex, NodeId, ShardId, SlotMap, TimestampMs, UserId};
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    batcher::Rejected,
+    error::{Fault, FaultSink, SubmitError},
+    peer::{CallError, PeerPool, Request, Response},
+    shard::Shard,
+};
+
+/// Pause before the same leader is asked again.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// An outcome that a quorum has on disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Committed {
+    /// What the state machine answered.
+    pub outcome: Outcome,
+    /// The shard.
+    pub shard: ShardId,
+    /// Index of the log entry.
+    pub index: LogIndex,
+    /// The leader that committed it.
+    pub leader: NodeId,
+}
+
+/// A linearizable read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Read {
+    /// What the state holds.
+    pub answer: Answer,
+    /// The shard.
+    pub shard: ShardId,
+    /// Index of the last entry the state had applied.
+    pub index: LogIndex,
+    /// The leader that answered.
+    pub leader: NodeId,
+}
+
+/// A read of this node's own replica, perhaps a stale one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LocalRead {
+    /// What the replica holds.
+    pub answer: Answer,
+    /// The shard.
+    pub shard: ShardId,
+    /// Index of the last entry the replica had applied.
+    pub index: LogIndex,
+    /// When the replica was last known to be current; `None` when it has not heard from a leader
+    /// since the node started.
+    pub as_of: Option<TimestampMs>,
+    /// The leader as the replica knows it.
+    pub leader: Option<NodeId>,
+}
+
+/// Routes requests to the leaders of their shards.
+pub(crate) struct Router {
+    pub(crate) me: u64,
+    pub(crate) slots: SlotMap,
+    pub(crate) shards: BTreeMap<ShardId, Arc<Shard>>,
+    pub(crate) pool: Arc<PeerPool>,
+    pub(crate) faults: FaultSink,
+    pub(crate) started: Instant,
+    /// Silence of a shard after which its requests are given up early.
+    pub(crate) outage_after: Duration,
+    /// How long a request waits for a shard that has been silent for so long.
+    pub(crate) outage_patience: Duration,
+}
+
+/// What one attempt at a leader brought.
+enum Attempt<T> {
+    Done(T),
+    NotLeader(Option<u64>),
+    Overloaded,
+    Unknown,
+}
+
+impl Router {
+    pub(crate) async fn submit(
+        &self,
+        user: &UserId,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<Committed, SubmitError> {
+        let shard = self.shard_of(user);
+        let attempt = async |leader: u64, left: Duration| {
+            if leader == self.me {
+                return from_local(shard.batcher.submit(command.clone()).await);
+            }
+            let request = Request::Submit { shard: shard.id.0, command: command.clone() };
+            from_peer(self.pool.call(leader, request, left).await, |response| match response {
+                Response::Submitted { outcome, index } => Some((outcome, LogIndex(index))),
+                _ => None,
+            })
+        };
+        let ((outcome, index), leader) = self.ask_leader(shard, deadline, attempt).await?;
+        Ok(Committed { outcome, shard: shard.id, index, leader })
+    }
+
+    pub(crate) async fn query(
+        &self,
+        query: &Query,
+        deadline: Instant,
+    ) -> Result<Read, SubmitError> {
+        let shard = self.shard_of(query.user());
+        let attempt = async |leader: u64, left: Duration| {
+            if leader == self.me {
+                return from_local(shard.query_as_leader(query).await);
+            }
+            let request = Request::Query { shard: shard.id.0, query: query.clone() };
+            from_peer(self.pool.call(leader, request, left).await, |response| match response {
+                Response::Answered { answer, index } => Some((answer, LogIndex(index))),
+                _ => None,
+            })
+        };
+        let ((answer, index), leader) = self.ask_leader(shard, deadline, attempt).await?;
+        Ok(Read { answer, shard: shard.id, index, leader })
+    }
+
+    pub(crate) fn query_local(&self, query: &Query) -> Result<LocalRead, Fault> {
+        let shard = self.shard_of(query.user());
+        let as_of = shard.current_as_of();
+        let (answer, index) = shard.query_replica(query)?;
+        let leader = shard.leader().map(NodeId);
+        Ok(LocalRead { answer, shard: shard.id, index, as_of, leader })
+    }
+
+    /// Tries `attempt` at the leader, and at the next one, until one has an answer.
+    async fn ask_leader<T>(
+        &self,
+        shard: &Shard,
+        deadline: Instant,
+        attempt: impl AsyncFn(u64, Duration) -> Attempt<T>,
+    ) -> Result<(T, NodeId), SubmitError> {
+        let deadline = self.patience(shard, deadline);
+        let mut hint = None;
+        loop {
+            if let Some(fault) = self.faults.current() {
+                return Err(fault.into());
+            }
+            let known = shard.leader();
+            if let Some(leader) = hint.take().or(known) {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let result = tokio::select! {
+                    biased;
+                    result = attempt(leader, left) => result,
+                    () = shard.leader_other_than(known) => Attempt::Unknown,
+                    () = sleep_until(deadline) => Attempt::Unknown,
+                };
+                match result {
+                    Attempt::Done(value) => return Ok((value, NodeId(leader))),
+                    Attempt::Overloaded => return Err(SubmitError::Overloaded { shard: shard.id }),
+                    Attempt::NotLeader(Some(other)) if other != leader && Some(other) != known => {
+                        hint = Some(other);
+                    }
+                    Attempt::NotLeader(_) | Attempt::Unknown => {}
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(SubmitError::NoQuorum { shard: shard.id });
+            }
+            if hint.is_none() {
+                let pause = (Instant::now() + RETRY_PAUSE).min(deadline);
+                tokio::select! {
+                    () = shard.leader_other_than(known) => {}
+                    () = sleep_until(pause) => {}
+                }
+            }
+        }
+    }
+
+    /// In an outage nobody waits long: when the shard has been silent for a while, `deadline`
+    /// comes sooner.
+    fn patience(&self, shard: &Shard, deadline: Instant) -> Instant {
+        if shard.silent_for(self.started.elapsed()) > self.outage_after {
+            deadline.min(Instant::now() + self.outage_patience)
+        } else {
+            deadline
+        }
+    }
+
+    #[expect(clippy::expect_used, reason = "a node holds a replica of every shard of the slot map")]
+    fn shard_of(&self, user: &UserId) -> &Arc<Shard> {
+        self.shards.get(&self.slots.shard_of(user)).expect("every shard has a replica here")
+    }
+}
+
+fn from_local<T>(reply: Result<T, Rejected>) -> Attempt<T> {
+    match reply {
+        Ok(value) => Attempt::Done(value),
+        Err(Rejected::NotLeader { leader }) => Attempt::NotLeader(leader),
+        Err(Rejected::Overloaded) => Attempt::Overloaded,
+        Err(Rejected::Stopped) => Attempt::Unknown,
+    }
+}
+
+fn from_peer<T>(
+    response: Result<Response, CallError>,
+    expected: impl FnOnce(Response) -> Option<T>,
+) -> Attempt<T> {
+    match response {
+        Ok(Response::NotLeader { leader }) => Attempt::NotLeader(leader),
+        Ok(Response::Overloaded) => Attempt::Overloaded,
+        Ok(response) => expected(response).map_or(Attempt::Unknown, Attempt::Done),
+        Err(_) => Attempt::Unknown,
+    }
+}

@@ -1,0 +1,213 @@
+//! What this node answers to others.
+//!
+//! Guarantees: appends of a shard enter its Raft core in the order they came, because nothing is
+//! awaited before them; a shard that has not started yet answers that it cannot. Leaves out: who
+//! may ask; the connection has been greeted before.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
+
+use oncekey_storage::state::StateEngine;
+use oncekey_types::{NodeId, ShardId};
+
+use crate::{
+    batcher::Rejected,
+    config::Member,
+    error::chain,
+    identity::Identity,
+    members::{self, ReplaceFailure},
+    peer::{PeerPool, Request, Response, Service},
+    router::Router,
+    shard::Shard,
+    transfer::{self, OpenTransfers},
+    type_config::{SnapshotMeta, SnapshotOf, Vote},
+};
+
+/// Answers other nodes; shards are added when they have started.
+pub(crate) struct Services {
+    identity: Arc<Identity>,
+    pool: Arc<PeerPool>,
+    engine: StateEngine,
+    transfers: OpenTransfers,
+    router: OnceLock<Arc<Router>>,
+}
+
+impl Services {
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        pool: Arc<PeerPool>,
+        engine: StateEngine,
+        transfers: OpenTransfers,
+    ) -> Self {
+        Self { identity, pool, engine, transfers, router: OnceLock::new() }
+    }
+
+    /// Begins to answer for the shards of `router`.
+    pub(crate) fn open(&self, router: Arc<Router>) {
+        // A node opens its shards once.
+        let _ = self.router.set(router);
+    }
+
+    fn shard(&self, shard: u16) -> Option<&Arc<Shard>> {
+        self.router.get()?.shards.get(&ShardId(shard))
+    }
+
+    async fn for_shard(&self, from: NodeId, shard: &Arc<Shard>, request: ShardRequest) -> Response {
+        match request {
+            ShardRequest::Append(rpc) => match shard.raft.append_entries(rpc).await {
+                Ok(response) => {
+                    shard.heard();
+                    Response::Append(response)
+                }
+                Err(error) => failed(&error),
+            },
+            ShardRequest::Vote(rpc) => match shard.raft.vote(rpc).await {
+                Ok(response) => Response::Vote(response),
+                Err(error) => failed(&error),
+            },
+            ShardRequest::PreVote(rpc) => match shard.raft.pre_vote(rpc).await {
+                Ok(response) => Response::Vote(response),
+                Err(error) => failed(&error),
+            },
+            ShardRequest::TransferLeader(rpc) => {
+                match shard.raft.handle_transfer_leader(rpc).await {
+                    Ok(response) => Response::TransferLeader(response),
+                    Err(error) => failed(&error),
+                }
+            }
+            ShardRequest::InstallSnapshot(vote) => self.install_snapshot(from, shard, vote).await,
+            ShardRequest::Submit(command) => match shard.batcher.submit(command).await {
+                Ok((outcome, index)) => Response::Submitted { outcome, index: index.0 },
+                Err(rejected) => from_rejected(&rejected),
+            },
+            ShardRequest::Query(query) => match shard.query_as_leader(&query).await {
+                Ok((answer, index)) => Response::Answered { answer, index: index.0 },
+                Err(rejected) => from_rejected(&rejected),
+            },
+            ShardRequest::Replace { old, new, member } => {
+                let me = self.identity.node().0;
+                match members::replace(me, shard, &self.pool, old, new, &member).await {
+                    Ok(()) => Response::Replaced,
+                    Err(ReplaceFailure::NotLeader { leader }) => Response::NotLeader { leader },
+                    Err(ReplaceFailure::NotAMember) => Response::NotAMember,
+                    Err(ReplaceFailure::NotMet { by }) => Response::NotMet { by },
+                    Err(ReplaceFailure::Other(reason)) => Response::Failed { reason },
+                }
+            }
+        }
+    }
+
+    /// Fetches the shard's state from its leader and hands it to Raft, which installs it if it is
+    /// newer than what is here.
+    async fn install_snapshot(&self, leader: NodeId, shard: &Shard, vote: Vote) -> Response {
+        let fetched = match transfer::fetch(&self.pool, leader.0, shard.id, &shard.space).await {
+            Ok(fetched) => fetched,
+            Err(error) => return Response::Failed { reason: chain(&error) },
+        };
+        let header = fetched.header();
+        let snapshot = SnapshotOf {
+            meta: SnapshotMeta {
+                last_log_id: header.applied,
+                last_membership: header.membership.clone(),
+            },
+            snapshot: fetched.into(),
+        };
+        match shard.raft.install_full_snapshot(vote, snapshot).await {
+            Ok(response) => {
+                shard.heard();
+                Response::Installed(response)
+            }
+            Err(error) => failed(&error),
+        }
+    }
+
+    fn open_snapshot(&self, shard: u16) -> Response {
+        let opened = self
+            .engine
+            .shard(ShardId(shard))
+            .map_err(|error| chain(&error))
+            .and_then(|space| self.transfers.open(&space).map_err(|error| chain(&*error)));
+        match opened {
+            Ok((transfer, header)) => Response::SnapshotOpened { transfer, header },
+            Err(reason) => Response::Failed { reason },
+        }
+    }
+
+    async fn pull_snapshot(self: Arc<Self>, transfer: u64) -> Response {
+        let pulled = tokio::task::spawn_blocking(move || self.transfers.pull(transfer)).await;
+        match pulled {
+            Ok(Ok(part)) => Response::Snapshot(part),
+            Ok(Err(error)) => Response::Failed { reason: chain(&*error) },
+            Err(error) => Response::Failed { reason: error.to_string() },
+        }
+    }
+}
+
+/// A [`Request`] that is about one shard.
+enum ShardRequest {
+    Append(openraft::raft::AppendEntriesRequest<crate::type_config::TypeConfig>),
+    Vote(openraft::raft::VoteRequest<crate::type_config::TypeConfig>),
+    PreVote(openraft::raft::VoteRequest<crate::type_config::TypeConfig>),
+    TransferLeader(openraft::raft::TransferLeaderRequest<crate::type_config::TypeConfig>),
+    InstallSnapshot(Vote),
+    Submit(oncekey_store::command::Command),
+    Query(oncekey_store::query::Query),
+    Replace { old: u64, new: u64, member: Member },
+}
+
+impl Service for Services {
+    fn met(&self, node: NodeId, member: &Member) {
+        self.pool.learn(node.0, member);
+    }
+
+    fn answer(
+        self: Arc<Self>,
+        from: NodeId,
+        request: Request,
+    ) -> Pin<Box<dyn Future<Output = Response> + Send>> {
+        let (shard, request) = match request {
+            Request::Append { shard, rpc } => (shard, ShardRequest::Append(rpc)),
+            Request::Vote { shard, rpc } => (shard, ShardRequest::Vote(rpc)),
+            Request::PreVote { shard, rpc } => (shard, ShardRequest::PreVote(rpc)),
+            Request::TransferLeader { shard, rpc } => (shard, ShardRequest::TransferLeader(rpc)),
+            Request::InstallSnapshot { shard, vote } => {
+                (shard, ShardRequest::InstallSnapshot(vote))
+            }
+            Request::Submit { shard, command } => (shard, ShardRequest::Submit(command)),
+            Request::Query { shard, query } => (shard, ShardRequest::Query(query)),
+            Request::Replace { shard, old, new, member } => {
+                (shard, ShardRequest::Replace { old, new, member })
+            }
+            Request::Acquaintances => {
+                return Box::pin(async move {
+                    Response::Acquaintances { met: self.identity.met(), members: self.pool.known() }
+                });
+            }
+            Request::OpenSnapshot { shard } => {
+                return Box::pin(async move { self.open_snapshot(shard) });
+            }
+            Request::PullSnapshot { transfer } => return Box::pin(self.pull_snapshot(transfer)),
+        };
+        Box::pin(async move {
+            match self.shard(shard).cloned() {
+                Some(shard) => self.for_shard(from, &shard, request).await,
+                None => Response::Failed { reason: format!("shard {shard} has not started") },
+            }
+        })
+    }
+}
+
+fn from_rejected(rejected: &Rejected) -> Response {
+    match rejected {
+        Rejected::NotLeader { leader } => Response::NotLeader { leader: *leader },
+        Rejected::Overloaded => Response::Overloaded,
+        Rejected::Stopped => Response::Failed { reason: "the shard has stopped".to_owned() },
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> Response {
+    Response::Failed { reason: chain(error) }
+}

@@ -1,0 +1,133 @@
+//! One shard on this node: its Raft group, its way in, its records.
+//!
+//! Guarantees: a linearizable read reflects every command that was answered before it began
+//! (ReadIndex: the leader asks a quorum, never a lease). Leaves out: finding the leader, see
+//! `router`.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use oncekey_storage::state::ShardSpace;
+use oncekey_store::{
+    ApplyFault,
+    query::{self, Answer, Query},
+};
+use oncekey_types::{LogIndex, ShardId, TimestampMs};
+use openraft::{
+    ReadPolicy,
+    async_runtime::{Instant as _, WatchReceiver},
+    errors::{LinearizableReadError, RaftError},
+    metrics::RaftMetrics,
+};
+
+use crate::{
+    batcher::{Batcher, Rejected, now},
+    error::{Fault, FaultSink, chain},
+    log_store::LogStore,
+    machine::Records,
+    type_config::{Raft, TypeConfig},
+};
+
+/// A shard that this node holds a replica of.
+pub(crate) struct Shard {
+    pub(crate) id: ShardId,
+    pub(crate) raft: Raft,
+    pub(crate) batcher: Batcher,
+    pub(crate) log: LogStore,
+    pub(crate) space: ShardSpace,
+    pub(crate) faults: FaultSink,
+    /// When this replica last heard from a leader, in milliseconds of this node's clock; zero
+    /// when it has not since the start.
+    pub(crate) heard_ms: AtomicU64,
+}
+
+impl Shard {
+    /// The leader as this replica knows it; perhaps one that is gone.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
+    pub(crate) fn metrics(&self) -> RaftMetrics<TypeConfig> {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// Waits until the leader is another one than `known`. Never ends if it stays.
+    pub(crate) async fn leader_other_than(&self, known: Option<u64>) {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            if metrics.borrow_watched().current_leader != known {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Notes that a leader was heard.
+    pub(crate) fn heard(&self) {
+        self.heard_ms.store(now().0, Ordering::Relaxed);
+    }
+
+    /// When this replica was last known to be current: when it heard from a leader, or as a leader
+    /// from a quorum. `None` when it has not since the start.
+    pub(crate) fn current_as_of(&self) -> Option<TimestampMs> {
+        let metrics = self.raft.metrics();
+        let quorum_acked = {
+            let metrics = metrics.borrow_watched();
+            if metrics.current_leader == Some(metrics.id) {
+                metrics.last_quorum_acked.map(|at| at.elapsed())
+            } else {
+                None
+            }
+        };
+        match quorum_acked {
+            Some(ago) => {
+                let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+                Some(TimestampMs(now().0.saturating_sub(ago)))
+            }
+            None => match self.heard_ms.load(Ordering::Relaxed) {
+                0 => None,
+                heard => Some(TimestampMs(heard)),
+            },
+        }
+    }
+
+    /// How long no leader, or as a leader no quorum, has been heard.
+    pub(crate) fn silent_for(&self, since_start: Duration) -> Duration {
+        self.current_as_of().map_or(since_start, |as_of| now().since(as_of))
+    }
+
+    /// Reads from this replica after a quorum has confirmed that it leads.
+    pub(crate) async fn query_as_leader(
+        &self,
+        query: &Query,
+    ) -> Result<(Answer, LogIndex), Rejected> {
+        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(_) => self.query_replica(query).map_err(|_| Rejected::Stopped),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Err(Rejected::NotLeader { leader: forward.leader_id })
+            }
+            Err(RaftError::APIError(_)) => Err(Rejected::NotLeader { leader: None }),
+            Err(RaftError::Fatal(_)) => Err(Rejected::Stopped),
+        }
+    }
+
+    /// Reads from this replica as it is, with the index of the last entry applied before the read.
+    pub(crate) fn query_replica(&self, query: &Query) -> Result<(Answer, LogIndex), Fault> {
+        let applied = self.raft.metrics().borrow_watched().last_applied;
+        let index = LogIndex(applied.map_or(0, |log_id| log_id.index));
+        match query::answer(&Records(&self.space), query) {
+            Ok(answer) => Ok((answer, index)),
+            Err(error) => Err(self.fault(&error)),
+        }
+    }
+
+    fn fault(&self, error: &ApplyFault) -> Fault {
+        let fault = Fault::new(format!("shard {}: {}", self.id, chain(error)));
+        self.faults.raise(fault.clone());
+        fault
+    }
+}
