@@ -14,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 
 pub use real::{DirLock, LockError, RealDisk};
-pub use sim::{SimDisk, Tear};
+pub use sim::{SimDisk, SimMount, Tear};
 
 /// One directory of files.
 pub trait Disk: Send + Sync + 'static {

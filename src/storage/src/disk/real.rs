@@ -44,10 +44,7 @@ impl DirLock {
     ///
     /// [`LockError::InUse`] when somebody else has it.
     pub fn acquire(dir: &Path) -> Result<Self, LockError> {
-        let io = |source| LockError::Io {
-            dir: dir.to_owned(),
-            source,
-        };
+        let io = |source| LockError::Io { dir: dir.to_owned(), source };
         std::fs::create_dir_all(dir).map_err(io)?;
         let file = File::options()
             .create(true)
@@ -58,9 +55,7 @@ impl DirLock {
             .map_err(io)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(LockError::InUse {
-                dir: dir.to_owned(),
-            }),
+            Err(TryLockError::WouldBlock) => Err(LockError::InUse { dir: dir.to_owned() }),
             Err(TryLockError::Error(source)) => Err(io(source)),
         }
     }
@@ -83,10 +78,7 @@ impl RealDisk {
         let dir = dir.into();
         let lock = DirLock::acquire(&dir)?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_directory(parent).map_err(|source| LockError::Io {
-                dir: dir.clone(),
-                source,
-            })?;
+            sync_directory(parent).map_err(|source| LockError::Io { dir: dir.clone(), source })?;
         }
         Ok(Self { dir, _lock: lock })
     }
@@ -108,19 +100,13 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = File::options()
-            .create_new(true)
-            .read(true)
-            .write(true)
-            .open(self.dir.join(name))?;
+        let file =
+            File::options().create_new(true).read(true).write(true).open(self.dir.join(name))?;
         Ok(Arc::new(RealFile(file)))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .open(self.dir.join(name))?;
+        let file = File::options().read(true).write(true).open(self.dir.join(name))?;
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -169,10 +155,7 @@ mod tests {
     fn a_directory_opens_once_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let first = RealDisk::open(dir.path()).unwrap();
-        assert!(matches!(
-            RealDisk::open(dir.path()),
-            Err(LockError::InUse { .. })
-        ));
+        assert!(matches!(RealDisk::open(dir.path()), Err(LockError::InUse { .. })));
         drop(first);
         RealDisk::open(dir.path()).unwrap();
     }

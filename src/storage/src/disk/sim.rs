@@ -28,10 +28,17 @@ pub enum Tear {
     Everything,
 }
 
-/// A disk in memory. Clones share it.
+/// A disk in memory, as the one who plans its faults sees it. Clones share it.
 #[derive(Clone, Default)]
 pub struct SimDisk {
     device: Arc<Mutex<Device>>,
+}
+
+/// A [`SimDisk`] as a process sees it, until the process ends or the power is cut.
+#[derive(Clone)]
+pub struct SimMount {
+    disk: SimDisk,
+    boot: u64,
 }
 
 impl SimDisk {
@@ -39,6 +46,12 @@ impl SimDisk {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The disk for a process that starts now.
+    #[must_use]
+    pub fn mount(&self) -> SimMount {
+        SimMount { disk: self.clone(), boot: self.device().boot }
     }
 
     /// Changing operations so far: writes, syncs, and changes of names.
@@ -72,8 +85,8 @@ impl SimDisk {
         self.device().unsynced.iter().map(Change::bytes).sum()
     }
 
-    /// Cuts the power. All open handles go bad; of what was not synced, `tear` stays; planned
-    /// faults are forgotten.
+    /// Cuts the power. All mounts and open files go bad; of what was not synced, `tear` stays;
+    /// planned faults are forgotten.
     pub fn power_cut(&self, tear: Tear) {
         let mut device = self.device();
         device.lose(tear);
@@ -82,13 +95,21 @@ impl SimDisk {
         device.faults.clear();
     }
 
-    /// Ends the process but not the machine: all open handles go bad, nothing is lost, planned
-    /// faults are forgotten.
+    /// Ends the process but not the machine: all mounts and open files go bad, nothing is lost,
+    /// planned faults are forgotten.
     pub fn kill(&self) {
         let mut device = self.device();
         device.boot += 1;
         device.crashed = false;
         device.faults.clear();
+    }
+
+    /// A copy that goes its own way from here. Handles on this disk do not reach it.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let mut device = self.device().clone();
+        device.boot += 1;
+        Self { device: Arc::new(Mutex::new(device)) }
     }
 
     /// Turns one bit of a file over, on the device and in memory. Does nothing beyond its end.
@@ -105,60 +126,72 @@ impl SimDisk {
         }
     }
 
+    /// The names of all files as a reader sees them.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.device().names.keys().cloned().collect()
+    }
+
     /// The content of a file as a reader sees it.
     #[must_use]
     pub fn content(&self, name: &str) -> Option<Vec<u8>> {
         let device = self.device();
-        device
-            .names
-            .get(name)
-            .map(|&inode| device.inodes[inode].visible.clone())
+        device.names.get(name).map(|&inode| device.inodes[inode].visible.clone())
     }
 
     fn device(&self) -> MutexGuard<'_, Device> {
         self.device.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn handle(&self, device: &Device, inode: usize) -> Arc<dyn DiskFile> {
-        Arc::new(SimFile {
-            disk: self.clone(),
-            inode,
-            boot: device.boot,
-        })
+    /// The device, for a process of this boot.
+    fn device_at(&self, boot: u64) -> io::Result<MutexGuard<'_, Device>> {
+        let device = self.device();
+        if device.boot == boot {
+            Ok(device)
+        } else {
+            Err(io::Error::other("the process has ended"))
+        }
     }
 }
 
-impl Disk for SimDisk {
+impl SimMount {
+    fn device(&self) -> io::Result<MutexGuard<'_, Device>> {
+        self.disk.device_at(self.boot)
+    }
+
+    fn handle(&self, inode: usize) -> Arc<dyn DiskFile> {
+        Arc::new(SimFile { disk: self.disk.clone(), inode, boot: self.boot })
+    }
+}
+
+impl Disk for SimMount {
     fn list(&self) -> io::Result<Vec<String>> {
-        let device = self.device();
+        let device = self.device()?;
         device.check_alive()?;
         Ok(device.names.keys().cloned().collect())
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let mut device = self.device();
+        let mut device = self.device()?;
         device.begin()?;
         if device.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let inode = device.inodes.len();
         device.inodes.push(Inode::default());
-        device.rename_entry(NameChange {
-            from: None,
-            to: Some((name.to_owned(), inode)),
-        });
-        Ok(self.handle(&device, inode))
+        device.rename_entry(NameChange { from: None, to: Some((name.to_owned(), inode)) });
+        Ok(self.handle(inode))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let device = self.device();
+        let device = self.device()?;
         device.check_alive()?;
         let inode = device.inode(name)?;
-        Ok(self.handle(&device, inode))
+        Ok(self.handle(inode))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut device = self.device();
+        let mut device = self.device()?;
         device.begin()?;
         let inode = device.inode(from)?;
         device.rename_entry(NameChange {
@@ -169,23 +202,18 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut device = self.device();
+        let mut device = self.device()?;
         device.begin()?;
         device.inode(name)?;
-        device.rename_entry(NameChange {
-            from: Some(name.to_owned()),
-            to: None,
-        });
+        device.rename_entry(NameChange { from: Some(name.to_owned()), to: None });
         Ok(())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        let mut device = self.device();
+        let mut device = self.device()?;
         device.begin()?;
         device.durable_names = device.names.clone();
-        device
-            .unsynced
-            .retain(|change| matches!(change, Change::Write { .. }));
+        device.unsynced.retain(|change| matches!(change, Change::Write { .. }));
         Ok(())
     }
 }
@@ -198,12 +226,7 @@ struct SimFile {
 
 impl SimFile {
     fn device(&self) -> io::Result<MutexGuard<'_, Device>> {
-        let device = self.disk.device();
-        if device.boot == self.boot {
-            Ok(device)
-        } else {
-            Err(io::Error::other("the handle is from before the power cut"))
-        }
+        self.disk.device_at(self.boot)
     }
 }
 
@@ -262,7 +285,7 @@ impl DiskFile for SimFile {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Device {
     inodes: Vec<Inode>,
     names: BTreeMap<String, usize>,
@@ -276,7 +299,7 @@ struct Device {
     boot: u64,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Inode {
     durable: Vec<u8>,
     visible: Vec<u8>,
@@ -288,15 +311,13 @@ enum Fault {
     Error,
 }
 
+#[derive(Clone)]
 enum Change {
-    Write {
-        inode: usize,
-        offset: usize,
-        bytes: Vec<u8>,
-    },
+    Write { inode: usize, offset: usize, bytes: Vec<u8> },
     Name(NameChange),
 }
 
+#[derive(Clone)]
 struct NameChange {
     from: Option<String>,
     to: Option<(String, usize)>,
@@ -328,11 +349,7 @@ impl NameChange {
 
 impl Device {
     fn check_alive(&self) -> io::Result<()> {
-        if self.crashed {
-            Err(io::Error::other("the machine has stopped"))
-        } else {
-            Ok(())
-        }
+        if self.crashed { Err(io::Error::other("the machine has stopped")) } else { Ok(()) }
     }
 
     /// Counts a changing operation and lets it fail if that was planned.
@@ -353,10 +370,7 @@ impl Device {
     }
 
     fn inode(&self, name: &str) -> io::Result<usize> {
-        self.names
-            .get(name)
-            .copied()
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn rename_entry(&mut self, change: NameChange) {
@@ -368,11 +382,7 @@ impl Device {
         let Some(capacity) = self.capacity else {
             return Ok(());
         };
-        let used: usize = self
-            .names
-            .values()
-            .map(|&i| self.inodes[i].visible.len())
-            .sum();
+        let used: usize = self.names.values().map(|&i| self.inodes[i].visible.len()).sum();
         let grown = end.saturating_sub(self.inodes[inode].visible.len());
         if (used + grown) as u64 > capacity {
             return Err(io::ErrorKind::StorageFull.into());
@@ -382,22 +392,14 @@ impl Device {
 
     fn write(&mut self, inode: usize, offset: usize, bytes: &[u8]) {
         put(&mut self.inodes[inode].visible, offset, bytes);
-        self.unsynced.push(Change::Write {
-            inode,
-            offset,
-            bytes: bytes.to_vec(),
-        });
+        self.unsynced.push(Change::Write { inode, offset, bytes: bytes.to_vec() });
     }
 
     /// Only what is still unsynced: writes that a failed sync gave up stay lost.
     fn make_durable(&mut self, file: usize) {
         let durable = &mut self.inodes[file].durable;
         self.unsynced.retain(|change| match change {
-            Change::Write {
-                inode,
-                offset,
-                bytes,
-            } if *inode == file => {
+            Change::Write { inode, offset, bytes } if *inode == file => {
                 put(durable, *offset, bytes);
                 false
             }
@@ -406,24 +408,12 @@ impl Device {
     }
 
     fn lose(&mut self, tear: Tear) {
-        let mut draw = Draw(if let Tear::Sectors(seed) = tear {
-            seed
-        } else {
-            0
-        });
-        let mut left = if let Tear::Prefix(bytes) = tear {
-            bytes
-        } else {
-            0
-        };
+        let mut draw = Draw(if let Tear::Sectors(seed) = tear { seed } else { 0 });
+        let mut left = if let Tear::Prefix(bytes) = tear { bytes } else { 0 };
         let mut names_end = false;
         for change in std::mem::take(&mut self.unsynced) {
             match change {
-                Change::Write {
-                    inode,
-                    offset,
-                    bytes,
-                } => {
+                Change::Write { inode, offset, bytes } => {
                     let durable = &mut self.inodes[inode].durable;
                     match tear {
                         Tear::Nothing => {}
@@ -501,10 +491,10 @@ mod tests {
 
     fn disk_with_synced_file() -> (SimDisk, Arc<dyn DiskFile>) {
         let disk = SimDisk::new();
-        let file = disk.create("a").unwrap();
+        let file = disk.mount().create("a").unwrap();
         file.write_all_at(b"one", 0).unwrap();
         file.sync_data().unwrap();
-        disk.sync_dir().unwrap();
+        disk.mount().sync_dir().unwrap();
         (disk, file)
     }
 
@@ -512,14 +502,11 @@ mod tests {
     fn a_power_cut_loses_what_was_not_synced() {
         let (disk, file) = disk_with_synced_file();
         file.write_all_at(b"two", 3).unwrap();
-        disk.create("b").unwrap();
+        disk.mount().create("b").unwrap();
         disk.power_cut(Tear::Nothing);
         assert_eq!(disk.content("a").unwrap(), b"one");
-        assert_eq!(disk.list().unwrap(), ["a"]);
-        assert!(
-            file.sync_data().is_err(),
-            "a handle from before the cut is bad"
-        );
+        assert_eq!(disk.names(), ["a"]);
+        assert!(file.sync_data().is_err(), "a handle from before the cut is bad");
     }
 
     #[test]
@@ -534,11 +521,11 @@ mod tests {
     #[test]
     fn a_file_with_an_unsynced_name_is_lost_even_when_its_bytes_are_synced() {
         let disk = SimDisk::new();
-        let file = disk.create("a").unwrap();
+        let file = disk.mount().create("a").unwrap();
         file.write_all_at(b"one", 0).unwrap();
         file.sync_data().unwrap();
         disk.power_cut(Tear::Nothing);
-        assert!(disk.list().unwrap().is_empty());
+        assert!(disk.names().is_empty());
     }
 
     #[test]
@@ -567,7 +554,7 @@ mod tests {
         disk.crash_at(disk.operations());
         file.write_all_at(b"two", 3).unwrap_err();
         file.sync_data().unwrap_err();
-        disk.list().unwrap_err();
+        disk.mount().list().unwrap_err();
         disk.power_cut(Tear::Everything);
         assert_eq!(disk.content("a").unwrap(), b"onetwo");
     }

@@ -29,9 +29,7 @@ impl Fjall {
             .open()
             .map_err(fault("opening"))?;
         let tuning = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        let records = database
-            .keyspace("state", tuning)
-            .map_err(fault("opening"))?;
+        let records = database.keyspace("state", tuning).map_err(fault("opening"))?;
         Ok(Self { database, records })
     }
 }
@@ -60,17 +58,12 @@ impl Engine for Fjall {
     }
 
     fn checkpoint(&self) -> Result<(), EngineError> {
-        self.database
-            .persist(PersistMode::SyncAll)
-            .map_err(fault("syncing"))
+        self.database.persist(PersistMode::SyncAll).map_err(fault("syncing"))
     }
 
     fn snapshot(&self) -> Option<Box<dyn Reader + Send + Sync>> {
         let snapshot = self.database.snapshot();
-        Some(Box::new(FjallSnapshot {
-            snapshot,
-            records: self.records.clone(),
-        }))
+        Some(Box::new(FjallSnapshot { snapshot, records: self.records.clone() }))
     }
 
     fn disk_bytes(&self) -> Result<u64, EngineError> {
@@ -85,10 +78,7 @@ struct FjallSnapshot {
 
 impl Reader for FjallSnapshot {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        let value = self
-            .snapshot
-            .get(&self.records, key)
-            .map_err(fault("reading"))?;
+        let value = self.snapshot.get(&self.records, key).map_err(fault("reading"))?;
         Ok(value.map(|value| value.to_vec()))
     }
 

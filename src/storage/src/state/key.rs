@@ -8,10 +8,7 @@ const NO_SHARD: ShardId = ShardId(u16::MAX);
 /// A shard's own records, apart from any snapshot.
 const OWN: Generation = Generation(0);
 
-const _: () = assert!(
-    limits::SHARDS_MAX < NO_SHARD.0,
-    "the number of no shard is taken"
-);
+const _: () = assert!(limits::SHARDS_MAX < NO_SHARD.0, "the number of no shard is taken");
 
 /// A generation of a shard's records: a snapshot begins a new one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -80,9 +80,7 @@ impl std::str::FromStr for EngineKind {
             "fjall" => Ok(Self::Fjall),
             #[cfg(feature = "sled")]
             "sled" => Ok(Self::Sled),
-            _ => Err(UnknownEngine {
-                name: name.to_owned(),
-            }),
+            _ => Err(UnknownEngine { name: name.to_owned() }),
         }
     }
 }
@@ -103,9 +101,7 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self {
-            cache_bytes: 64 << 20,
-        }
+        Self { cache_bytes: 64 << 20 }
     }
 }
 
@@ -192,33 +188,21 @@ impl StateEngine {
         kind: EngineKind,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
-        for found in ENGINE_DIRECTORIES
-            .into_iter()
-            .filter(|name| *name != kind.name())
-        {
+        for found in ENGINE_DIRECTORIES.into_iter().filter(|name| *name != kind.name()) {
             if dir.join(found).exists() {
-                return Err(EngineError::OtherEngine {
-                    dir: dir.to_owned(),
-                    found,
-                    asked: kind,
-                });
+                return Err(EngineError::OtherEngine { dir: dir.to_owned(), found, asked: kind });
             }
         }
         let dir = dir.join(kind.name());
-        std::fs::create_dir_all(&dir).map_err(|source| EngineError::Io {
-            path: dir.clone(),
-            source,
-        })?;
+        std::fs::create_dir_all(&dir)
+            .map_err(|source| EngineError::Io { path: dir.clone(), source })?;
         let engine: Arc<dyn Engine> = match kind {
             EngineKind::Fjall => Arc::new(fjall::Fjall::open(&dir, options)?),
             #[cfg(feature = "sled")]
             EngineKind::Sled => Arc::new(sled::Sled::open(&dir, options)?),
         };
         check_format(&*engine)?;
-        Ok(Self {
-            engine,
-            shards: Arc::default(),
-        })
+        Ok(Self { engine, shards: Arc::default() })
     }
 
     /// The space of one shard. The first call for a shard removes what an interrupted snapshot left
@@ -256,9 +240,7 @@ impl StateEngine {
     ///
     /// Any fault of the engine.
     pub fn stats(&self) -> Result<EngineStats, EngineError> {
-        Ok(EngineStats {
-            disk_bytes: self.engine.disk_bytes()?,
-        })
+        Ok(EngineStats { disk_bytes: self.engine.disk_bytes()? })
     }
 }
 
@@ -268,14 +250,11 @@ fn check_format(engine: &dyn Engine) -> Result<(), EngineError> {
     match engine.get(&key)? {
         Some(value) => {
             let value = value.as_slice().try_into();
-            let found = u32::from_be_bytes(value.map_err(|_| EngineError::Damaged {
-                what: "the version of its format",
-            })?);
+            let found = u32::from_be_bytes(
+                value.map_err(|_| EngineError::Damaged { what: "the version of its format" })?,
+            );
             if found != FORMAT_VERSION {
-                return Err(EngineError::Format {
-                    found,
-                    expected: FORMAT_VERSION,
-                });
+                return Err(EngineError::Format { found, expected: FORMAT_VERSION });
             }
             Ok(())
         }
@@ -283,8 +262,6 @@ fn check_format(engine: &dyn Engine) -> Result<(), EngineError> {
             engine.apply(vec![(key, Some(FORMAT_VERSION.to_be_bytes().to_vec()))])?;
             engine.checkpoint()
         }
-        None => Err(EngineError::Damaged {
-            what: "the version of its format is missing",
-        }),
+        None => Err(EngineError::Damaged { what: "the version of its format is missing" }),
     }
 }

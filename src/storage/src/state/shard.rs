@@ -44,9 +44,7 @@ impl ShardSpace {
     /// Any fault of the engine.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
         let generation = self.shard.generation();
-        self.shard
-            .engine
-            .get(&key::record(self.shard.id, *generation, key))
+        self.shard.engine.get(&key::record(self.shard.id, *generation, key))
     }
 
     /// The first `limit` records with `from <= key`, and `key < to` if it is given.
@@ -61,17 +59,10 @@ impl ShardSpace {
         limit: usize,
     ) -> Result<Vec<Record>, EngineError> {
         let generation = self.shard.generation();
-        range(
-            &*self.shard.engine,
-            self.shard.id,
-            *generation,
-            from,
-            to,
-            limit,
-        )
+        range(&*self.shard.engine, self.shard.id, *generation, from, to, limit)
     }
 
-    /// Applies the changes and replaces the header, all or nothing. Durable with the next
+    /// Applies the changes, at most one per key, and replaces the header, all or nothing. Durable with the next
     /// [checkpoint](super::StateEngine::checkpoint).
     ///
     /// With sled it waits until no [`ShardView`] of the shard is left, so the thread that holds one
@@ -108,23 +99,14 @@ impl ShardSpace {
             Some(snapshot) => (Source::Snapshot(snapshot), None),
             None => (Source::Live(shard.engine.clone()), Some(pass)),
         };
-        ShardView {
-            id: shard.id,
-            generation: *generation,
-            source: reader,
-            _pass: pass,
-        }
+        ShardView { id: shard.id, generation: *generation, source: reader, _pass: pass }
     }
 
     /// Begins a new generation, beside the current one.
     #[must_use]
     pub fn stage(&self) -> Staging {
         let generation = self.shard.next_generation();
-        Staging {
-            shard: self.shard.clone(),
-            generation,
-            installed: false,
-        }
+        Staging { shard: self.shard.clone(), generation, installed: false }
     }
 
     /// Throws the records and the header away, durably.
@@ -176,9 +158,7 @@ impl ShardView {
     ///
     /// Any fault of the engine.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        self.source
-            .reader()
-            .get(&key::record(self.id, self.generation, key))
+        self.source.reader().get(&key::record(self.id, self.generation, key))
     }
 
     /// The first `limit` records at that moment with `from <= key`, and `key < to` if it is given.
@@ -192,14 +172,7 @@ impl ShardView {
         to: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Record>, EngineError> {
-        range(
-            self.source.reader(),
-            self.id,
-            self.generation,
-            from,
-            to,
-            limit,
-        )
+        range(self.source.reader(), self.id, self.generation, from, to, limit)
     }
 }
 
@@ -238,6 +211,14 @@ impl Staging {
     }
 }
 
+#[cfg(test)]
+impl Staging {
+    /// Leaves the records behind, as a process that dies would.
+    pub(super) fn forget(mut self) {
+        self.installed = true;
+    }
+}
+
 impl Drop for Staging {
     fn drop(&mut self) {
         if !self.installed
@@ -266,16 +247,13 @@ impl Shard {
             None => Generation::FIRST,
             Some(bytes) => {
                 let bytes = bytes.as_slice().try_into();
-                let bytes = bytes.map_err(|_| EngineError::Damaged {
-                    what: "the generation of a shard",
-                })?;
+                let bytes = bytes
+                    .map_err(|_| EngineError::Damaged { what: "the generation of a shard" })?;
                 Generation(u32::from_be_bytes(bytes))
             }
         };
         if current < Generation::FIRST || current >= Generation::LAST {
-            return Err(EngineError::Damaged {
-                what: "the generation of a shard",
-            });
+            return Err(EngineError::Damaged { what: "the generation of a shard" });
         }
         let shard = Self {
             engine,
@@ -292,9 +270,7 @@ impl Shard {
     }
 
     fn generation(&self) -> RwLockReadGuard<'_, Generation> {
-        self.generation
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.generation.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next_generation(&self) -> Generation {
@@ -305,10 +281,7 @@ impl Shard {
     fn switch(&self, next: Generation, header: Option<&[u8]>) -> Result<(), EngineError> {
         let before = {
             let _writer = self.gate.write();
-            let mut current = self
-                .generation
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut current = self.generation.write().unwrap_or_else(PoisonError::into_inner);
             self.engine.apply(vec![
                 (key::pointer(self.id), Some(next.0.to_be_bytes().to_vec())),
                 (key::header(self.id), header.map(<[u8]>::to_vec)),
@@ -331,8 +304,7 @@ impl Shard {
             // Goes on behind what it has removed, not through it.
             from.clone_from(greatest);
             from.push(0);
-            self.engine
-                .apply(records.into_iter().map(|(key, _)| (key, None)).collect())?;
+            self.engine.apply(records.into_iter().map(|(key, _)| (key, None)).collect())?;
         }
     }
 }
@@ -346,18 +318,12 @@ fn range(
     limit: usize,
 ) -> Result<Vec<Record>, EngineError> {
     let from = key::record(id, generation, from);
-    let to = to.map_or_else(
-        || key::end(id, generation),
-        |to| key::record(id, generation, to),
-    );
+    let to = to.map_or_else(|| key::end(id, generation), |to| key::record(id, generation, to));
     if from >= to {
         return Ok(Vec::new());
     }
     let records = reader.range(&from, &to, limit)?;
-    Ok(records
-        .into_iter()
-        .map(|(key, value)| (key::strip(key), value))
-        .collect())
+    Ok(records.into_iter().map(|(key, value)| (key::strip(key), value)).collect())
 }
 
 /// Lets one writer in at a time, and none while a pass is out.
@@ -388,11 +354,7 @@ impl Gate {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        *self
-            .gate
-            .passes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) -= 1;
+        *self.gate.passes.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         self.gate.returned.notify_all();
     }
 }

@@ -27,10 +27,7 @@ impl Sled {
         let database = catch_unwind(AssertUnwindSafe(|| config.open()))
             .unwrap_or_else(|_| Err(sled::Error::ReportableBug("it panicked".to_owned())))
             .map_err(fault("opening"))?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            database,
-        })
+        Ok(Self { dir: dir.to_owned(), database })
     }
 }
 
@@ -66,10 +63,7 @@ impl Engine for Sled {
 
     fn checkpoint(&self) -> Result<(), EngineError> {
         self.database.flush().map_err(fault("syncing"))?;
-        sync_files(&self.dir).map_err(|source| EngineError::Io {
-            path: self.dir.clone(),
-            source,
-        })
+        sync_files(&self.dir).map_err(|source| EngineError::Io { path: self.dir.clone(), source })
     }
 
     fn snapshot(&self) -> Option<Box<dyn Reader + Send + Sync>> {

@@ -82,17 +82,7 @@ impl Committer {
         spares: Spares,
     ) -> Self {
         let buffer = Vec::new();
-        Self {
-            disk,
-            options,
-            shared,
-            groups,
-            active,
-            sequence,
-            spares,
-            buffer,
-            marked: false,
-        }
+        Self { disk, options, shared, groups, active, sequence, spares, buffer, marked: false }
     }
 
     /// Works until the log is closed or fails.
@@ -136,12 +126,7 @@ impl Committer {
     ) -> (Result<(), WalFault>, Vec<Done>) {
         let mut items = Vec::with_capacity(jobs.len() + committed.len());
         let mut waiting = Vec::with_capacity(jobs.len());
-        let mut frees = false;
         for job in jobs {
-            frees |= matches!(
-                job.request,
-                Request::Truncate { .. } | Request::Purge { .. }
-            );
             push_items(job.group, job.request, job.ticket, &mut items);
             waiting.extend(job.done);
         }
@@ -152,7 +137,7 @@ impl Committer {
         for done in waiting {
             done(Ok(()));
         }
-        (if frees { self.recycle() } else { Ok(()) }, Vec::new())
+        (self.recycle(), Vec::new())
     }
 
     /// Writes and syncs one batch, then brings the index up to it.
@@ -165,11 +150,7 @@ impl Committer {
         let locations = self.encode(kind, items, body);
         self.write_buffer(length)?;
         for item in items {
-            let applied = self
-                .groups
-                .entry(item.group)
-                .or_default()
-                .apply(&item.record);
+            let applied = self.groups.entry(item.group).or_default().apply(&item.record);
             debug_assert_eq!(applied, Ok(()), "the index admitted what cannot follow");
         }
         self.publish(items, &locations);
@@ -191,19 +172,10 @@ impl Committer {
         let mut locations = Vec::with_capacity(items.len());
         for item in items {
             let start = self.buffer.len();
-            item.record.encode(
-                item.group,
-                self.active.id,
-                self.active.position,
-                &mut self.buffer,
-            );
+            item.record.encode(item.group, self.active.id, self.active.position, &mut self.buffer);
             let offset = u32::try_from(self.active.position).unwrap_or(u32::MAX) + small(start);
             let bytes = small(self.buffer.len() - start);
-            locations.push(Location {
-                segment: self.active.id,
-                offset,
-                bytes,
-            });
+            locations.push(Location { segment: self.active.id, offset, bytes });
         }
         locations
     }
@@ -216,13 +188,8 @@ impl Committer {
         if end > allocated {
             allocated = (end + self.options.preallocate_bytes).min(self.active.capacity);
         }
-        let written = if allocated > self.active.allocated {
-            allocated
-        } else {
-            end
-        };
-        self.buffer
-            .resize(usize_of(written - self.active.position), 0);
+        let written = if allocated > self.active.allocated { allocated } else { end };
+        self.buffer.resize(usize_of(written - self.active.position), 0);
         self.active
             .file
             .write_all_at(&self.buffer, self.active.position)
@@ -295,20 +262,16 @@ impl Committer {
             } else {
                 let number = self.spares.new_name();
                 self.spares.numbers.push_back(number);
-                self.disk
-                    .rename(&name.to_string(), &FileName::Spare(number).to_string())
+                self.disk.rename(&name.to_string(), &FileName::Spare(number).to_string())
             }
             .map_err(|error| fault("giving up", name, error))?;
-            self.disk
-                .sync_dir()
-                .map_err(|error| fault("giving up", name, error))?;
+            self.disk.sync_dir().map_err(|error| fault("giving up", name, error))?;
             self.shared.lock().stats.syncs += 1;
         }
     }
 
     fn sync(&self, file: &Arc<dyn DiskFile>, name: FileName) -> Result<(), WalFault> {
-        file.sync_data()
-            .map_err(|error| fault("syncing", name, error))?;
+        file.sync_data().map_err(|error| fault("syncing", name, error))?;
         self.shared.lock().stats.syncs += 1;
         Ok(())
     }
@@ -326,21 +289,14 @@ pub(super) fn begin_segment(
     let name = FileName::Segment(header.segment);
     let fault = |action| move |error| fault(action, name, error);
     let header_bytes = header.encode().len() as u64;
-    header.capacity = options
-        .segment_bytes
-        .max(header_bytes + length + SEAL_BYTES);
+    header.capacity = options.segment_bytes.max(header_bytes + length + SEAL_BYTES);
     let mut bytes = header.encode();
-    let spare = if header.capacity == options.segment_bytes {
-        spares.numbers.pop_front()
-    } else {
-        None
-    };
+    let spare =
+        if header.capacity == options.segment_bytes { spares.numbers.pop_front() } else { None };
     let (spare, file) = match spare {
         Some(number) => {
             let spare = FileName::Spare(number).to_string();
-            let file = disk
-                .open(&spare)
-                .map_err(fault("opening a spare file for"))?;
+            let file = disk.open(&spare).map_err(fault("opening a spare file for"))?;
             (spare, file)
         }
         None => {
@@ -354,59 +310,27 @@ pub(super) fn begin_segment(
     file.write_all_at(&bytes, 0).map_err(fault("writing"))?;
     file.sync_data().map_err(fault("syncing"))?;
     let allocated = file.size().map_err(fault("reading"))?;
-    disk.rename(&spare, &name.to_string())
-        .map_err(fault("naming"))?;
+    disk.rename(&spare, &name.to_string()).map_err(fault("naming"))?;
     disk.sync_dir().map_err(fault("naming"))?;
     let capacity = header.capacity;
-    Ok((
-        Active {
-            id: header.segment,
-            file,
-            position: header_bytes,
-            allocated,
-            capacity,
-        },
-        2,
-    ))
+    Ok((Active { id: header.segment, file, position: header_bytes, allocated, capacity }, 2))
 }
 
 fn push_items(group: GroupId, request: Request, ticket: Option<Ticket>, items: &mut Vec<Item>) {
     match request {
-        Request::Append {
-            first_index,
-            entries,
-        } => {
+        Request::Append { first_index, entries } => {
             for (place, payload) in (0..).zip(entries) {
-                let record = Record::Entry {
-                    index: first_index + place,
-                    payload,
-                };
+                let record = Record::Entry { index: first_index + place, payload };
                 let ticket = ticket.map(|ticket| ticket.after(place));
-                items.push(Item {
-                    group,
-                    record,
-                    ticket,
-                });
+                items.push(Item { group, record, ticket });
             }
         }
-        Request::Vote(vote) => items.push(Item {
-            group,
-            record: Record::Vote(vote),
-            ticket,
-        }),
+        Request::Vote(vote) => items.push(Item { group, record: Record::Vote(vote), ticket }),
         Request::Truncate { from } => {
-            items.push(Item {
-                group,
-                record: Record::Truncate { from },
-                ticket,
-            });
+            items.push(Item { group, record: Record::Truncate { from }, ticket });
         }
         Request::Purge { upto, marker } => {
-            items.push(Item {
-                group,
-                record: Record::Purge { upto, marker },
-                ticket,
-            });
+            items.push(Item { group, record: Record::Purge { upto, marker }, ticket });
         }
     }
 }

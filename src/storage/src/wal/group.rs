@@ -44,9 +44,7 @@ impl GroupState {
         if !self.takes(first) {
             return Err("an entry does not follow the last one of its group");
         }
-        let end = first
-            .checked_add(count)
-            .ok_or("an index is beyond the greatest")?;
+        let end = first.checked_add(count).ok_or("an index is beyond the greatest")?;
         if self.entries.is_empty() {
             self.entries.start = first;
         }
@@ -61,11 +59,7 @@ impl GroupState {
 
     /// Drops the entries up to and including `upto`. A purge never moves back.
     pub(super) fn purge(&mut self, upto: u64, marker: Bytes) {
-        if self
-            .purged
-            .as_ref()
-            .is_some_and(|(purged, _)| *purged > upto)
-        {
+        if self.purged.as_ref().is_some_and(|(purged, _)| *purged > upto) {
             return;
         }
         self.purged = Some((upto, marker));

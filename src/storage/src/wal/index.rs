@@ -70,13 +70,7 @@ struct Group {
 
 impl Index {
     pub(super) fn with_cache(limit_bytes: usize) -> Self {
-        Self {
-            cache: Cache {
-                limit_bytes,
-                ..Cache::default()
-            },
-            ..Self::default()
-        }
+        Self { cache: Cache { limit_bytes, ..Cache::default() }, ..Self::default() }
     }
 
     pub(super) fn groups(&self) -> impl Iterator<Item = (GroupId, &GroupState)> {
@@ -84,9 +78,7 @@ impl Index {
     }
 
     pub(super) fn entries(&self, group: GroupId) -> Range<u64> {
-        self.groups
-            .get(&group)
-            .map_or(0..0, |group| group.state.entries.clone())
+        self.groups.get(&group).map_or(0..0, |group| group.state.entries.clone())
     }
 
     /// Payload bytes in memory, submitted ones that are not written yet included.
@@ -97,14 +89,7 @@ impl Index {
     /// Takes a group over from a checkpoint; its entries are unseen.
     pub(super) fn adopt(&mut self, id: GroupId, state: &GroupState) {
         let slots = state.entries.clone().map(|_| Slot::Unseen).collect();
-        self.groups.insert(
-            id,
-            Group {
-                state: state.clone(),
-                slots,
-                payloads: BTreeMap::new(),
-            },
-        );
+        self.groups.insert(id, Group { state: state.clone(), slots, payloads: BTreeMap::new() });
     }
 
     /// The first entry whose place is unknown, if any.
@@ -112,10 +97,7 @@ impl Index {
         self.groups.iter().find_map(|(id, group)| {
             let indexes = group.state.entries.clone();
             let unseen = |(_, slot): &(u64, &Slot)| **slot == Slot::Unseen;
-            indexes
-                .zip(&group.slots)
-                .find(unseen)
-                .map(|(index, _)| (*id, index))
+            indexes.zip(&group.slots).find(unseen).map(|(index, _)| (*id, index))
         })
     }
 
@@ -131,9 +113,7 @@ impl Index {
         group.state.append(first, payloads.len() as u64)?;
         let ticket = Ticket(self.next_ticket);
         for (index, payload) in (first..).zip(payloads) {
-            group
-                .slots
-                .push_back(Slot::Pending(Ticket(self.next_ticket)));
+            group.slots.push_back(Slot::Pending(Ticket(self.next_ticket)));
             self.next_ticket += 1;
             self.cache.held_bytes += payload.len();
             group.payloads.insert(index, payload.clone());
@@ -167,12 +147,7 @@ impl Index {
         }
         *slot = Slot::At(location);
         let bytes = group.payloads.get(&index).map_or(0, Bytes::len);
-        self.cache.remember(Remembered {
-            group: id,
-            index,
-            location,
-            bytes,
-        });
+        self.cache.remember(Remembered { group: id, index, location, bytes });
         while let Some(oldest) = self.cache.next_to_forget() {
             if let Some(group) = self.groups.get_mut(&oldest.group)
                 && group
@@ -196,9 +171,7 @@ impl Index {
         let first = group.state.entries.start;
         group.state.purge(upto, marker);
         let gone = group.state.entries.start.saturating_sub(first);
-        let gone = usize::try_from(gone)
-            .unwrap_or(usize::MAX)
-            .min(group.slots.len());
+        let gone = usize::try_from(gone).unwrap_or(usize::MAX).min(group.slots.len());
         group.slots.drain(..gone);
         self.cache.held_bytes -= group.fit();
     }
@@ -238,8 +211,7 @@ impl Group {
     /// Drops what lies outside of the entries; returns the payload bytes let go.
     fn fit(&mut self) -> usize {
         let Range { start, end } = self.state.entries;
-        self.slots
-            .truncate(usize::try_from(end - start).unwrap_or(usize::MAX));
+        self.slots.truncate(usize::try_from(end - start).unwrap_or(usize::MAX));
         let after = self.payloads.split_off(&end);
         let kept = self.payloads.split_off(&start);
         let before = std::mem::replace(&mut self.payloads, kept);
@@ -287,11 +259,7 @@ mod tests {
     const GROUP: GroupId = GroupId(1);
 
     fn at(offset: u32) -> Location {
-        Location {
-            segment: 1,
-            offset,
-            bytes: 10,
-        }
+        Location { segment: 1, offset, bytes: 10 }
     }
 
     fn payloads(count: usize) -> Vec<Bytes> {
@@ -302,11 +270,7 @@ mod tests {
     fn written_payloads_are_kept_up_to_the_bound() {
         let mut index = Index::with_cache(2 * (10 + CACHE_OVERHEAD_BYTES));
         let first = index.append(GROUP, 5, &payloads(4)).unwrap();
-        assert_eq!(
-            index.cached_bytes(),
-            40,
-            "what is not written stays in memory"
-        );
+        assert_eq!(index.cached_bytes(), 40, "what is not written stays in memory");
         for n in 0..4u32 {
             index.written(GROUP, 5 + u64::from(n), first.after(u64::from(n)), at(n));
         }

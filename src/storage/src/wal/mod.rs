@@ -126,11 +126,7 @@ impl WalFault {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Self::DiskFull { action, file }
             }
-            _ => Self::Io {
-                action,
-                file,
-                source: Arc::new(source),
-            },
+            _ => Self::Io { action, file, source: Arc::new(source) },
         }
     }
 }
@@ -262,10 +258,7 @@ impl Wal {
         options.segment_bytes = options.segment_bytes.min(SEGMENT_MAX_BYTES);
         let recovered = recovery::recover(&disk, &options)?;
         let checkpoint = recovered.checkpoint();
-        let groups = checkpoint
-            .iter()
-            .map(|(id, state)| (*id, state.recovered()))
-            .collect();
+        let groups = checkpoint.iter().map(|(id, state)| (*id, state.recovered())).collect();
         let shared = Arc::new(Shared::new(
             recovered.index,
             recovered.segments,
@@ -288,16 +281,8 @@ impl Wal {
             .name("wal".to_owned())
             .spawn(move || committer.run())
             .map_err(|error| WalFault::of("starting the thread of", "the log", error))?;
-        let inner = Inner {
-            shared,
-            committer: Mutex::new(Some(thread)),
-        };
-        Ok((
-            Self {
-                inner: Arc::new(inner),
-            },
-            Recovery { groups },
-        ))
+        let inner = Inner { shared, committer: Mutex::new(Some(thread)) };
+        Ok((Self { inner: Arc::new(inner) }, Recovery { groups }))
     }
 
     /// Appends `entries`, the first at `first_index`, which must follow the group's last entry (or
@@ -306,18 +291,13 @@ impl Wal {
     ///
     /// Waits while too much is queued, but never on the committer thread.
     pub fn append(&self, group: GroupId, first_index: u64, entries: Vec<Bytes>, done: Done) {
-        let request = Request::Append {
-            first_index,
-            entries,
-        };
+        let request = Request::Append { first_index, entries };
         self.inner.shared.submit(group, request, Some(done));
     }
 
     /// Replaces the group's vote. Durable when `done` is called.
     pub fn save_vote(&self, group: GroupId, vote: Bytes, done: Done) {
-        self.inner
-            .shared
-            .submit(group, Request::Vote(vote), Some(done));
+        self.inner.shared.submit(group, Request::Vote(vote), Some(done));
     }
 
     /// Notes the group's committed position. It rides along with the next batch and never forces a
@@ -329,23 +309,14 @@ impl Wal {
     /// Drops the group's entries from `from_index` on, at once for readers, durably when `done` is
     /// called; later appends are ordered behind it.
     pub fn truncate(&self, group: GroupId, from_index: u64, done: Option<Done>) {
-        self.inner
-            .shared
-            .submit(group, Request::Truncate { from: from_index }, done);
+        self.inner.shared.submit(group, Request::Truncate { from: from_index }, done);
     }
 
     /// Drops the group's entries up to and including `upto_index`, which may lie beyond the last of
     /// them (after a snapshot was installed), and keeps `marker` in their place. At once for
     /// readers, durably when `done` is called. A purge below an earlier one changes nothing.
     pub fn purge(&self, group: GroupId, upto_index: u64, marker: Bytes, done: Option<Done>) {
-        self.inner.shared.submit(
-            group,
-            Request::Purge {
-                upto: upto_index,
-                marker,
-            },
-            done,
-        );
+        self.inner.shared.submit(group, Request::Purge { upto: upto_index, marker }, done);
     }
 
     /// The entries of `range` that exist, in order.
@@ -405,11 +376,7 @@ impl Wal {
         let state = self.inner.shared.lock();
         WalStats {
             segments: state.segments.len() as u64,
-            bytes: state
-                .segments
-                .files()
-                .filter_map(|file| file.size().ok())
-                .sum(),
+            bytes: state.segments.files().filter_map(|file| file.size().ok()).sum(),
             queued_bytes: state.queued_bytes() as u64,
             cached_bytes: state.index.cached_bytes() as u64,
             ..state.stats
@@ -448,11 +415,7 @@ impl Wal {
                 group: group.0,
                 index,
             }),
-            Err(source) => Err(ReadError::Io {
-                group: group.0,
-                index,
-                source: Arc::new(source),
-            }),
+            Err(source) => Err(ReadError::Io { group: group.0, index, source: Arc::new(source) }),
         }
     }
 
@@ -465,11 +428,7 @@ impl Wal {
 impl Inner {
     fn shutdown(&self) {
         self.shared.close();
-        let thread = self
-            .committer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && !self.shared.is_committer()
         {

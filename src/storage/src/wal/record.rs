@@ -123,10 +123,7 @@ impl Record {
             2 => Some(Self::Vote(payload)),
             3 => Some(Self::Committed(payload)),
             4 => Some(Self::Truncate { from: index }),
-            5 => Some(Self::Purge {
-                upto: index,
-                marker: payload,
-            }),
+            5 => Some(Self::Purge { upto: index, marker: payload }),
             _ => None,
         }
     }

@@ -62,41 +62,23 @@ pub(super) fn recover(disk: &Arc<dyn Disk>, options: &WalOptions) -> Result<Reco
         ids => replay.run(ids)?,
     };
     replay.rewrite_last()?;
-    disk.sync_dir()
-        .map_err(|error| WalFault::of("syncing", "the directory", error))?;
+    disk.sync_dir().map_err(|error| WalFault::of("syncing", "the directory", error))?;
     replay.segments.add(active.id, &active.file);
-    let Replay {
-        index,
-        segments,
-        spares,
-        sequence,
-        ..
-    } = replay;
-    Ok(Recovered {
-        index,
-        segments,
-        active,
-        sequence,
-        spares,
-    })
+    let Replay { index, segments, spares, sequence, .. } = replay;
+    Ok(Recovered { index, segments, active, sequence, spares })
 }
 
 /// The ids of the segments, in order, and the spare files; spares of another length are removed.
 fn list(disk: &Arc<dyn Disk>, options: &WalOptions) -> Result<(Vec<u64>, Spares), OpenError> {
     let mut ids = Vec::new();
     let mut spares = Spares::default();
-    let names = disk
-        .list()
-        .map_err(|error| WalFault::of("listing", "the directory", error))?;
+    let names = disk.list().map_err(|error| WalFault::of("listing", "the directory", error))?;
     for name in names {
         match FileName::parse(&name) {
             Some(FileName::Segment(id)) => ids.push(id),
             Some(FileName::Spare(number)) => {
                 let fault = |error| WalFault::of("opening", name.as_str(), error);
-                let size = disk
-                    .open(&name)
-                    .and_then(|file| file.size())
-                    .map_err(fault)?;
+                let size = disk.open(&name).and_then(|file| file.size()).map_err(fault)?;
                 spares.next = spares.next.max(number.saturating_add(1));
                 if size > options.segment_bytes || spares.numbers.len() >= options.spare_segments {
                     disk.remove(&name).map_err(fault)?;
@@ -162,11 +144,7 @@ impl Replay<'_> {
                 // The segment before has no seal. That is right only if this one is the newest and
                 // was never written to.
                 if Some(&id) != ids.last() || later_batch(&loaded.content, 0, id, 0) {
-                    return Err(damaged(
-                        active.id,
-                        active.position,
-                        "the segment has no seal",
-                    ));
+                    return Err(damaged(active.id, active.position, "the segment has no seal"));
                 }
                 self.give_back(id)?;
                 break;
@@ -176,11 +154,7 @@ impl Replay<'_> {
         if let Some((GroupId(group), index)) = self.index.first_unseen() {
             tracing::error!(group, index, "an entry of the log is in no segment");
             let oldest = ids.first().copied().unwrap_or_default();
-            return Err(damaged(
-                oldest.saturating_sub(1),
-                0,
-                "the segment is missing",
-            ));
+            return Err(damaged(oldest.saturating_sub(1), 0, "the segment is missing"));
         }
         let newest = ids.last().copied().unwrap_or_default();
         open.ok_or_else(|| damaged(newest + 1, 0, "the segment is missing"))
@@ -207,11 +181,7 @@ impl Replay<'_> {
             Ok(header) => header,
             Err(HeaderError::Damaged) => return Err(damaged(id, 0, "the header")),
             Err(HeaderError::Version(found)) => {
-                return Err(OpenError::Format {
-                    segment: id,
-                    found,
-                    expected: FORMAT_VERSION,
-                });
+                return Err(OpenError::Format { segment: id, found, expected: FORMAT_VERSION });
             }
         };
         self.take_header(&header)?;
@@ -221,11 +191,7 @@ impl Replay<'_> {
                 self.apply(group, record, location)
                     .map_err(|what| damaged(id, u64::from(location.offset), what))?;
             }
-            self.last = Some(BatchPlace {
-                segment: id,
-                position,
-                bytes: batch.bytes,
-            });
+            self.last = Some(BatchPlace { segment: id, position, bytes: batch.bytes });
             self.sequence += 1;
             position += batch.bytes;
             if batch.kind == BatchKind::Seal {
@@ -233,11 +199,7 @@ impl Replay<'_> {
             }
         }
         if later_batch(&content, position, id, self.sequence) {
-            return Err(damaged(
-                id,
-                position as u64,
-                "a batch that later ones follow",
-            ));
+            return Err(damaged(id, position as u64, "a batch that later ones follow"));
         }
         Ok(Some(Active {
             id,
@@ -303,12 +265,7 @@ impl Replay<'_> {
     }
 
     fn rewrite_last(&self) -> Result<(), OpenError> {
-        let Some(BatchPlace {
-            segment,
-            position,
-            bytes,
-        }) = self.last
-        else {
+        let Some(BatchPlace { segment, position, bytes }) = self.last else {
             return Ok(());
         };
         let Some(file) = self.segments.file(segment) else {
@@ -317,8 +274,7 @@ impl Replay<'_> {
         let fault =
             |error| WalFault::of("rewriting", FileName::Segment(segment).to_string(), error);
         let mut batch = vec![0; bytes];
-        file.read_exact_at(&mut batch, position as u64)
-            .map_err(fault)?;
+        file.read_exact_at(&mut batch, position as u64).map_err(fault)?;
         file.write_all_at(&batch, position as u64).map_err(fault)?;
         file.sync_data().map_err(fault)?;
         Ok(())
@@ -338,9 +294,7 @@ impl Batch {
         let header = BatchHeader::decode(content.get(position..)?, segment)?;
         let body_bytes = usize::try_from(header.body_bytes).ok()?;
         let bytes = aligned(BATCH_HEADER_BYTES + body_bytes);
-        let body = content
-            .get(position + BATCH_HEADER_BYTES..)?
-            .get(..body_bytes)?;
+        let body = content.get(position + BATCH_HEADER_BYTES..)?.get(..body_bytes)?;
         content.get(position..position + bytes)?;
         let mut records = Vec::new();
         let mut at = 0;
@@ -357,11 +311,7 @@ impl Batch {
         }
         let complete =
             header.sequence == sequence && records.len() == usize::try_from(header.records).ok()?;
-        complete.then_some(Self {
-            kind: header.kind,
-            bytes,
-            records,
-        })
+        complete.then_some(Self { kind: header.kind, bytes, records })
     }
 }
 
@@ -375,16 +325,9 @@ fn later_batch(content: &[u8], from: usize, segment: u64, sequence: u64) -> bool
 }
 
 fn checkpoint(index: &Index) -> Checkpoint {
-    index
-        .groups()
-        .map(|(id, state)| (id, state.clone()))
-        .collect()
+    index.groups().map(|(id, state)| (id, state.clone())).collect()
 }
 
 fn damaged(segment: u64, offset: u64, what: &'static str) -> OpenError {
-    OpenError::Damaged {
-        segment,
-        offset,
-        what,
-    }
+    OpenError::Damaged { segment, offset, what }
 }

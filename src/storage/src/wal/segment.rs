@@ -123,9 +123,7 @@ impl SegmentHeader {
         if u32_at(bytes, 12)? != crc32fast::hash(covered) || u64_at(bytes, 16)? != segment {
             return None;
         }
-        let mut reader = Reader {
-            bytes: &bytes[FIXED_BYTES..end],
-        };
+        let mut reader = Reader { bytes: &bytes[FIXED_BYTES..end] };
         let mut checkpoint = Checkpoint::new();
         for _ in 0..u32_at(bytes, 44)? {
             let (group, state) = reader.group()?;
@@ -170,15 +168,8 @@ impl Reader<'_> {
         let vote = self.blob()?;
         let committed = self.blob()?;
         let purged = marker.map(|marker| (purged, marker));
-        (entries.start <= entries.end).then_some((
-            group,
-            GroupState {
-                vote,
-                committed,
-                purged,
-                entries,
-            },
-        ))
+        (entries.start <= entries.end)
+            .then_some((group, GroupState { vote, committed, purged, entries }))
     }
 
     fn blob(&mut self) -> Option<Option<Bytes>> {

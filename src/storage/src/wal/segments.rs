@@ -24,10 +24,7 @@ struct Segment {
 impl Segments {
     /// Adds a segment, unless it is there already.
     pub(super) fn add(&mut self, id: u64, file: &Arc<dyn DiskFile>) {
-        let segment = || Segment {
-            file: file.clone(),
-            extents: BTreeMap::new(),
-        };
+        let segment = || Segment { file: file.clone(), extents: BTreeMap::new() };
         self.by_id.entry(id).or_insert_with(segment);
     }
 

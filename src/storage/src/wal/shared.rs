@@ -23,18 +23,10 @@ const BATCH_BYTES: usize = 8 << 20;
 
 /// A change that somebody asks for.
 pub(super) enum Request {
-    Append {
-        first_index: u64,
-        entries: Vec<Bytes>,
-    },
+    Append { first_index: u64, entries: Vec<Bytes> },
     Vote(Bytes),
-    Truncate {
-        from: u64,
-    },
-    Purge {
-        upto: u64,
-        marker: Bytes,
-    },
+    Truncate { from: u64 },
+    Purge { upto: u64, marker: Bytes },
 }
 
 /// A request that was taken in.
@@ -125,21 +117,12 @@ impl Shared {
             && !state.queue.is_empty()
             && !self.is_committer()
         {
-            state = self
-                .room
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         match state.admit(group, &request) {
             Ok(ticket) => {
                 state.queued_bytes += bytes;
-                state.queue.push_back(Job {
-                    group,
-                    request,
-                    ticket,
-                    done,
-                    bytes,
-                });
+                state.queue.push_back(Job { group, request, ticket, done, bytes });
                 if state.queue.len() == 1 {
                     self.work.notify_one();
                 }
@@ -177,10 +160,7 @@ impl Shared {
             state = match deadline
                 .map(|deadline| deadline.saturating_duration_since(Instant::now()))
             {
-                None => self
-                    .work
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => return Work::Idle(std::mem::take(&mut state.committed)),
                 Some(left) => {
                     let waited = self.work.wait_timeout(state, left);
@@ -212,10 +192,7 @@ impl Shared {
             std::mem::take(&mut state.queue)
         };
         self.room.notify_all();
-        for done in waiting
-            .into_iter()
-            .chain(queue.into_iter().filter_map(|job| job.done))
-        {
+        for done in waiting.into_iter().chain(queue.into_iter().filter_map(|job| job.done)) {
             done(Err(fault.clone()));
         }
     }
@@ -252,14 +229,9 @@ impl State {
         if self.closing {
             return Err(WalFault::Closed);
         }
-        request
-            .check_size()
-            .map_err(|reason| WalFault::Refused { reason })?;
+        request.check_size().map_err(|reason| WalFault::Refused { reason })?;
         match request {
-            Request::Append {
-                first_index,
-                entries,
-            } => self
+            Request::Append { first_index, entries } => self
                 .index
                 .append(group, *first_index, entries)
                 .map(Some)
@@ -280,10 +252,9 @@ impl State {
 impl Request {
     fn bytes(&self) -> usize {
         match self {
-            Self::Append { entries, .. } => entries
-                .iter()
-                .map(|entry| RECORD_HEADER_BYTES + entry.len())
-                .sum(),
+            Self::Append { entries, .. } => {
+                entries.iter().map(|entry| RECORD_HEADER_BYTES + entry.len()).sum()
+            }
             Self::Vote(bytes) | Self::Purge { marker: bytes, .. } => {
                 RECORD_HEADER_BYTES + bytes.len()
             }
@@ -297,10 +268,7 @@ impl Request {
                 if entries.is_empty() {
                     return Err("an append without entries");
                 }
-                if entries
-                    .iter()
-                    .any(|entry| entry.len() > limits::WAL_RECORD_MAX_BYTES)
-                {
+                if entries.iter().any(|entry| entry.len() > limits::WAL_RECORD_MAX_BYTES) {
                     return Err("an entry is longer than a record may be");
                 }
                 if self.bytes() > limits::WAL_APPEND_MAX_BYTES {

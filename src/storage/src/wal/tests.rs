@@ -1,1 +1,0 @@
-//! The log against power cuts, damage and faults.
