@@ -46,7 +46,7 @@ use crate::{
         corrupt,
         device::{Device, DeviceKey},
         meta::{Meta, MetaKey},
-        pool::{Cursor, CursorKey},
+        pool::{Cursor, CursorKey, LOT_KEYS_MAX},
     },
     state::{Changes, ReadFault, StateRead},
 };
@@ -79,6 +79,7 @@ pub fn apply(
 struct Bounds {
     devices_per_user: u32,
     pool: u32,
+    lot_keys: usize,
     retries: u64,
     buckets: u64,
 }
@@ -88,6 +89,7 @@ impl Bounds {
     const STANDARD: Self = Self {
         devices_per_user: DEVICES_PER_USER_MAX as u32,
         pool: POOL_MAX as u32,
+        lot_keys: LOT_KEYS_MAX,
         retries: RETRIES_PER_SHARD_MAX,
         buckets: BUCKETS_PER_SHARD_MAX,
     };
@@ -233,3 +235,6 @@ pub(crate) fn pool_state(device: &Device, cursor: &Cursor) -> PoolState {
         highest_accepted: cursor.highest_accepted,
     }
 }
+
+#[cfg(test)]
+mod tests;

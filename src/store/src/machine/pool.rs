@@ -12,7 +12,7 @@ use crate::{
     outcome::Refusal,
     record::{
         Kind, corrupt,
-        pool::{Cursor, CursorKey, LOT_KEYS_MAX, LOT_START, Lot, LotKey},
+        pool::{Cursor, CursorKey, LOT_START, Lot, LotKey},
     },
     state::StateRead,
 };
@@ -36,7 +36,7 @@ impl<S: StateRead> Machine<'_, S> {
         cursor: &mut Cursor,
         keys: &[OneTimePreKey],
     ) -> Result<(), ApplyFault> {
-        for keys in keys.chunks(LOT_KEYS_MAX) {
+        for keys in keys.chunks(self.bounds.lot_keys) {
             let key = LotKey { user: user.clone(), device, number: cursor.tail };
             self.records.write(&key, &Lot(keys.to_vec()))?;
             cursor.tail += 1;

@@ -1,0 +1,7 @@
+//! The state machine against a reference model, and its invariants.
+
+mod invariants;
+mod model;
+
+mod sequence;
+
