@@ -1,1 +1,72 @@
 //! The client library: publish, fetch, handshake.
+//!
+//! A device has a [`Client`]: its long-term keys, a [key store](keystore) and a way to reach the
+//! servers. Bob publishes; Alice fetches, gets one bundle for each of Bob's devices, and sends a
+//! first message to each; Bob's devices open theirs.
+//!
+//! ```no_run
+//! # async fn story() -> Result<(), Box<dyn std::error::Error>> {
+//! use oncekey_client::{
+//!     Client, FetchOptions, NewDevice, Received, SqliteKeyStore,
+//!     http::{AnyNode, Config},
+//! };
+//!
+//! # fn deliver(_: &[u8]) -> Vec<u8> { Vec::new() }
+//! let endpoints = vec!["127.0.0.1:8081".parse()?, "127.0.0.1:8082".parse()?];
+//! let nodes = AnyNode::new(Config::new(endpoints, "alice/1".parse()?)?);
+//!
+//! // Once for each device. Later: `Client::open`.
+//! let store = SqliteKeyStore::open("alice")?;
+//! let alice = Client::create(store, nodes.clone(), NewDevice::new("alice".parse()?, 1))?;
+//! let store = SqliteKeyStore::open("bob")?;
+//! let bob = Client::create(store, nodes, NewDevice::new("bob".parse()?, 1))?;
+//!
+//! bob.publish(100).await?;
+//!
+//! let fetched = alice.fetch(&"bob".parse()?, &FetchOptions::default()).await?;
+//! for device in fetched.bundles {
+//!     let outgoing = alice.initiate(device.bundle?, b"hello", b"")?;
+//!     match bob.receive(&deliver(&outgoing.message), b"")? {
+//!         Received::New { payload, session } => {
+//!             assert_eq!(payload.as_bytes(), b"hello");
+//!             assert_eq!(session.id, outgoing.session.id);
+//!         }
+//!         Received::Duplicate { .. } => {} // delivered before: nothing to show
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Guarantees:
+//!
+//! * A fetch pops at most one key for each device, through any number of retries at any number of
+//!   nodes.
+//! * A write is stored before it is sent, and sent again byte for byte until it is answered: after
+//!   a crash between the two, no key is out whose secret is not here.
+//! * A message is delivered once. Its one-time prekey's secret is erased in the transaction that
+//!   stores the session; a message that does not open erases nothing.
+//! * An identity key that has changed is an error that the application answers, never a silence.
+//!
+//! Leaves out: the ratchet that goes on from a [`Session`]; encryption of the key store at rest;
+//! TLS.
+//!
+//! Three layers: [`machine`] is pure and decides, [`keystore`] remembers, [`http`] retries.
+//! [`Client`] puts them in the right order.
+
+mod client;
+pub mod http;
+pub mod keystore;
+pub mod machine;
+pub mod transport;
+mod wire;
+
+pub use client::{
+    BundleRefused, Client, Clock, Config, DeviceBundle, FetchError, FetchOptions, Fetched,
+    IdentityChanged, InitiateError, ListError, NewDevice, Outgoing, Published, ReceiveError,
+    Received, StatusReport, SystemClock, WriteError, Written,
+};
+pub use keystore::{Session, SessionId, SqliteKeyStore};
+pub use machine::Lifetimes;
+pub use transport::{Attempts, CallError};
+pub use wire::BundleMalformed;

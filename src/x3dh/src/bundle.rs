@@ -7,7 +7,7 @@
 //! Leaves out: trust on first use. With no expectations, whoever answers is who the bundle says;
 //! the caller pins what it saw and expects it the next time.
 
-use oncekey_types::UnixSeconds;
+use oncekey_types::{OneTimePreKeyId, SignedPreKeyId, UnixSeconds};
 
 use crate::{
     address::Address,
@@ -143,6 +143,18 @@ impl VerifiedBundle {
     #[must_use]
     pub fn identity(&self) -> &IdentityPublic {
         &self.0.identity
+    }
+
+    /// Id of its signed prekey.
+    #[must_use]
+    pub fn signed_prekey_id(&self) -> SignedPreKeyId {
+        self.0.signed_prekey.id
+    }
+
+    /// Id of its one-time prekey, if it has one.
+    #[must_use]
+    pub fn one_time_prekey_id(&self) -> Option<OneTimePreKeyId> {
+        self.0.one_time_prekey.as_ref().map(|opk| opk.id)
     }
 
     /// Whether the bundle has a one-time prekey.

@@ -1,0 +1,236 @@
+//! One device: its keys, its store and its way to the servers, in the right order.
+//!
+//! Guarantees: see the [crate](crate). Leaves out: threads of its own; nothing happens but in a
+//! call. [`publish`](Client::publish), [`rotate`](Client::rotate) and
+//! [`replenish`](Client::replenish) take turns within a client, and the store keeps several
+//! clients of one device apart.
+
+mod fetch;
+mod handshake;
+mod write;
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use getrandom::SysRng;
+use oncekey_types::{DeviceId, TimestampMs, UserId};
+use oncekey_x3dh::{
+    Address, Failure,
+    keys::{AccountKeyPair, IdentityPublic},
+};
+use parking_lot::Mutex;
+use rand_core::UnwrapErr;
+
+pub use fetch::{BundleRefused, DeviceBundle, FetchError, FetchOptions, Fetched, ListError};
+pub use handshake::{InitiateError, Outgoing, ReceiveError, Received};
+pub use write::{Published, StatusReport, WriteError, Written};
+
+use crate::{
+    keystore::{self, KeyStore, SqliteKeyStore},
+    machine::{Device, Lifetimes},
+    transport::Transport,
+};
+
+/// Tells the time. A device with a wrong clock refuses good bundles and keeps secrets too long.
+pub trait Clock: Send + Sync + 'static {
+    /// The time.
+    fn now(&self) -> TimestampMs;
+}
+
+/// The clock of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> TimestampMs {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        TimestampMs(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// How a client behaves.
+pub struct Config {
+    /// How long keys live.
+    pub lifetimes: Lifetimes,
+    /// The clock.
+    pub clock: Box<dyn Clock>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { lifetimes: Lifetimes::default(), clock: Box::new(SystemClock) }
+    }
+}
+
+/// Which device to create.
+pub struct NewDevice {
+    user: UserId,
+    device: DeviceId,
+    account: Option<AccountKeyPair>,
+}
+
+impl NewDevice {
+    /// Device number `device` of `user`.
+    #[must_use]
+    pub fn new(user: UserId, device: u32) -> Self {
+        Self { user, device: DeviceId(device), account: None }
+    }
+
+    /// Gives the device the user's account key, with which it adds itself to the user's signed
+    /// device list when it registers.
+    #[must_use]
+    pub fn with_account(mut self, account: AccountKeyPair) -> Self {
+        self.account = Some(account);
+        self
+    }
+}
+
+/// The identity key that a peer shows is not the one pinned.
+///
+/// The peer has a new device or has reinstalled, or someone is in between. Ask the user; if the
+/// answer is yes, [`trust_identity`](Client::trust_identity).
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the identity key of a device has changed")]
+pub struct IdentityChanged {
+    /// The device.
+    pub peer: Address,
+    /// The key pinned.
+    pub pinned: IdentityPublic,
+    /// The key shown.
+    pub offered: IdentityPublic,
+}
+
+/// One device, able to publish, fetch and agree on keys; see the [crate](crate).
+pub struct Client<T, S = SqliteKeyStore> {
+    device: Device,
+    store: Arc<S>,
+    transport: T,
+    config: Config,
+    /// Held through a write: a device has one write under way.
+    turn: tokio::sync::Mutex<()>,
+    failures: Mutex<BTreeMap<Failure, u64>>,
+}
+
+impl<T: Transport, S: KeyStore> Client<T, S> {
+    /// Creates a device in an empty store, with new keys.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceExists`](keystore::Error::DeviceExists), or an error of the store.
+    pub fn create(store: S, transport: T, new: NewDevice) -> Result<Self, keystore::Error> {
+        let device = Device::generate(new.user, new.device, new.account, &mut os_random());
+        store.create(&device)?;
+        Self::open(store, transport)
+    }
+
+    /// Opens the device in a store.
+    ///
+    /// # Errors
+    ///
+    /// [`NoDevice`](keystore::Error::NoDevice), or an error of the store.
+    pub fn open(store: S, transport: T) -> Result<Self, keystore::Error> {
+        Ok(Self {
+            device: store.device()?,
+            store: Arc::new(store),
+            transport,
+            config: Config::default(),
+            turn: tokio::sync::Mutex::new(()),
+            failures: Mutex::default(),
+        })
+    }
+
+    /// The same client with another configuration.
+    #[must_use]
+    pub fn with_config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The same device with another way to reach the servers.
+    #[must_use]
+    pub fn with_transport<U: Transport>(self, transport: U) -> Client<U, S> {
+        Client {
+            device: self.device,
+            store: self.store,
+            transport,
+            config: self.config,
+            turn: self.turn,
+            failures: self.failures,
+        }
+    }
+
+    /// Its user.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        self.device.user()
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        self.device.address()
+    }
+
+    /// Its public identity key.
+    #[must_use]
+    pub fn identity(&self) -> &IdentityPublic {
+        self.device.identity().public()
+    }
+
+    /// How many handshakes failed since the client was opened, by reason.
+    #[must_use]
+    pub fn failures(&self) -> BTreeMap<Failure, u64> {
+        self.failures.lock().clone()
+    }
+
+    /// Pins `identity` for `peer` in place of the key pinned before. Only ever in answer to
+    /// [`IdentityChanged`], after asking the user.
+    ///
+    /// # Errors
+    ///
+    /// An error of the store.
+    pub fn trust_identity(
+        &self,
+        peer: &Address,
+        identity: &IdentityPublic,
+    ) -> Result<(), keystore::Error> {
+        self.store.replace_identity(peer, identity, self.now())
+    }
+
+    fn now(&self) -> TimestampMs {
+        self.config.clock.now()
+    }
+
+    fn count(&self, failure: Failure) {
+        let mut failures = self.failures.lock();
+        let count = failures.entry(failure).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// Runs a transaction of the store where it may block.
+    async fn stored<R: Send + 'static>(
+        &self,
+        run: impl FnOnce(&S) -> Result<R, keystore::Error> + Send + 'static,
+    ) -> Result<R, keystore::Error> {
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || run(&store)).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(keystore::Error::ShuttingDown),
+            },
+        }
+    }
+}
+
+/// The generator of the operating system. It panics when that has none, which no code here could
+/// mend.
+fn os_random() -> UnwrapErr<SysRng> {
+    UnwrapErr(SysRng)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! Any node will do: calls over HTTP to whichever node answers.
+//!
+//! Guarantees: all attempts of a call carry the same bytes and the same idempotency key, so that
+//! a fetch pops at most one key however often it is tried. A node that cannot be reached, stalls,
+//! breaks off, answers nonsense or says to try again costs one attempt; the next goes to the next
+//! endpoint, after a growing, jittered pause. A refusal is final. No call takes longer than its
+//! deadline, no reply is read beyond its limit.
+//!
+//! Leaves out: TLS. The [pool](pool) is the one place that names a connector.
+
+mod endpoint;
+mod leaders;
+mod pool;
+mod retry;
+
+use std::{sync::Arc, time::Duration};
+
+use oncekey_types::{CallerId, limits};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout};
+
+pub use endpoint::{Endpoint, EndpointError};
+pub use retry::Backoff;
+
+use self::{leaders::Leaders, pool::Pool};
+use crate::transport::{
+    Answer, Attempt, AttemptFailure, Attempts, Call, CallError, Transport, Verdict,
+};
+
+/// Whom to ask, as whom, and how patiently.
+#[derive(Clone, Debug)]
+pub struct Config {
+    endpoints: Vec<Endpoint>,
+    caller: CallerId,
+    /// Longest time for one attempt.
+    pub attempt_timeout: Duration,
+    /// Longest time for a call, all attempts and pauses together.
+    pub deadline: Duration,
+    /// Pauses between attempts.
+    pub backoff: Backoff,
+    /// Whether to ask the leader of a shard first, when it is known and among the endpoints.
+    pub leader_first: bool,
+}
+
+/// Why a configuration was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// No endpoint, or too many.
+    #[error("{endpoints} endpoints given, allowed are 1 to {limit}",
+        limit = limits::ENDPOINTS_MAX)]
+    Endpoints {
+        /// How many were given.
+        endpoints: usize,
+    },
+    /// The caller cannot stand in a header.
+    #[error("the caller has a control character")]
+    Caller,
+}
+
+impl Config {
+    /// Asks `endpoints`, in this order, as `caller`.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`].
+    pub fn new(endpoints: Vec<Endpoint>, caller: CallerId) -> Result<Self, ConfigError> {
+        if !(1..=limits::ENDPOINTS_MAX).contains(&endpoints.len()) {
+            return Err(ConfigError::Endpoints { endpoints: endpoints.len() });
+        }
+        pool::header_value(caller.as_bytes()).map_err(|_| ConfigError::Caller)?;
+        Ok(Self {
+            endpoints,
+            caller,
+            attempt_timeout: Duration::from_secs(3),
+            deadline: Duration::from_secs(20),
+            backoff: Backoff::default(),
+            leader_first: true,
+        })
+    }
+}
+
+/// A client of a cluster, of which any node will do. Cheap to clone; clones share connections.
+#[derive(Clone, Debug)]
+pub struct AnyNode {
+    config: Config,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    pool: Pool,
+    leaders: Mutex<Leaders>,
+}
+
+impl AnyNode {
+    /// A client with connections of its own.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { config, shared: Arc::default() }
+    }
+
+    /// A client with another configuration, such as another caller or order of endpoints, over
+    /// the same connections.
+    #[must_use]
+    pub fn with_config(&self, config: Config) -> Self {
+        Self { config, shared: Arc::clone(&self.shared) }
+    }
+
+    /// The endpoints to try, over and over: the shard's leader once, then all as configured.
+    fn order(&self, call: &Call) -> impl Iterator<Item = &Endpoint> {
+        let leader = self
+            .config
+            .leader_first
+            .then(|| self.shared.leaders.lock().of(call.slot))
+            .flatten()
+            .and_then(|leader| self.config.endpoints.iter().find(|e| e.is_at(&leader)));
+        let others = self.config.endpoints.iter().filter(move |endpoint| Some(*endpoint) != leader);
+        leader.into_iter().chain(others).chain(self.config.endpoints.iter().cycle())
+    }
+
+    async fn attempt<R: DeserializeOwned>(
+        &self,
+        endpoint: &Endpoint,
+        call: &Call,
+        within: Duration,
+    ) -> Result<Answer<R>, AttemptFailure> {
+        let request = pool::request(endpoint, &self.config.caller, call)?;
+        let sent = self.shared.pool.send(request);
+        let (route, reply) = timeout(within, sent).await.map_err(|_| AttemptFailure::Timeout)??;
+        self.shared.leaders.lock().learn(call.slot, &route);
+        Ok(Answer { reply: reply.decode()?, route, attempts: Attempts::default() })
+    }
+}
+
+impl Transport for AnyNode {
+    async fn call<R: DeserializeOwned + Send>(&self, call: &Call) -> Result<Answer<R>, CallError> {
+        let deadline = Instant::now() + self.config.deadline;
+        let mut attempts = Attempts::default();
+        let mut may_be_done = false;
+        let order: Vec<_> = self.order(call).take(limits::ATTEMPTS_MAX).collect();
+        let mut last = AttemptFailure::Timeout;
+        for endpoint in order {
+            let started = Instant::now();
+            let within = self.config.attempt_timeout.min(deadline - started);
+            let result = self.attempt(endpoint, call, within).await;
+            attempts.push(Attempt {
+                endpoint: endpoint.to_string(),
+                failure: result.as_ref().err().cloned(),
+                took: started.elapsed(),
+            });
+            let failure = match result {
+                Ok(answer) => {
+                    return Ok(Answer { attempts, ..answer });
+                }
+                Err(failure) => failure,
+            };
+            tracing::debug!(%endpoint, %failure, attempt = attempts.len(), "attempt failed");
+            match failure.verdict() {
+                Verdict::Refused => return Err(CallError::Refused { failure, attempts }),
+                Verdict::Unknown => may_be_done = true,
+                Verdict::NotDone => {}
+            }
+            self.shared.leaders.lock().forget(call.slot);
+            last = failure;
+            let pause = self.config.backoff.pause(attempts.retries(), retry::random());
+            if Instant::now() + pause >= deadline {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+        }
+        Err(if may_be_done {
+            CallError::Unknown { failure: last, attempts }
+        } else {
+            CallError::Unavailable { failure: last, attempts }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

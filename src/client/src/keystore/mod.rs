@@ -1,0 +1,214 @@
+//! What a device must not lose, and what it must not keep.
+//!
+//! Guarantees, of every implementation: each method is one transaction, durable when it returns.
+//! An id or sequence number is stored before it leaves the device. A handshake is accepted by
+//! [`accept`](KeyStore::accept) alone, which remembers the handshake, erases the secret of its
+//! one-time prekey and stores the session, or does none of it.
+//!
+//! Leaves out: when to do what; that is the [`machine`](crate::machine)'s and the
+//! [`Client`](crate::Client)'s business. Sessions stay until a ratchet takes them over.
+
+mod record;
+mod seal;
+mod sqlite;
+
+use oncekey_types::{DeviceId, OneTimePreKeyId, SignedPreKeyId, TimestampMs, UserId};
+use oncekey_x3dh::{Address, DedupKey, keys::IdentityPublic, responder::Commit};
+
+pub use record::{
+    Acceptance, DeviceState, HeldSignedPreKey, OneTimePreKeyRecord, PendingWrite, Resync, Role,
+    Session, SessionId, Settled, Staged, StartedSession, WriteKind,
+};
+pub use sqlite::SqliteKeyStore;
+
+use crate::machine::{Device, PinnedDeviceList};
+
+/// Why the key store could not do it. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store holds no device yet.
+    #[error("the key store holds no device")]
+    NoDevice,
+    /// The store holds a device already.
+    #[error("the key store already holds a device")]
+    DeviceExists,
+    /// Another task or process has changed the device's state in between. Load it again.
+    #[error("the state of the device has changed in between")]
+    Stale,
+    /// The store was written by another version of this library.
+    #[error("the key store has version {found}, this library reads {supported}")]
+    Version {
+        /// Version of the store.
+        found: i64,
+        /// Version that this library reads.
+        supported: i64,
+    },
+    /// A record does not have the form in which it was written.
+    #[error("a record of the key store is damaged: {record}")]
+    Damaged {
+        /// The kind of record.
+        record: &'static str,
+    },
+    /// The storage below.
+    #[error("the key store failed")]
+    Backend(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The runtime shuts down.
+    #[error("the runtime shuts down")]
+    ShuttingDown,
+}
+
+/// Storage of one device's secrets, counters, sessions and pins; see the [module](self).
+pub trait KeyStore: Send + Sync + 'static {
+    /// Stores a new device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceExists`] when there is one.
+    fn create(&self, device: &Device) -> Result<(), Error>;
+
+    /// The device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoDevice`] before [`create`](Self::create).
+    fn device(&self) -> Result<Device, Error>;
+
+    /// Counters and the pending write.
+    ///
+    /// # Errors
+    ///
+    /// As [`device`](Self::device).
+    fn state(&self) -> Result<DeviceState, Error>;
+
+    /// Stores a write and its new secrets before the write is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stale`] when the state is no longer the one that `staged` was made from.
+    fn stage(&self, staged: &Staged) -> Result<(), Error>;
+
+    /// Stores what became of the pending write. Does nothing when another write is pending.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn settle(
+        &self,
+        write: &PendingWrite,
+        settled: &Settled,
+        now: TimestampMs,
+    ) -> Result<(), Error>;
+
+    /// Deletes the secrets of signed prekeys that were replaced at or before `replaced_until`,
+    /// with the handshakes remembered under them, and whatever is over the limits.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn purge(&self, replaced_until: TimestampMs) -> Result<(), Error>;
+
+    /// A signed prekey, current or replaced.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn signed_prekey(&self, id: SignedPreKeyId) -> Result<Option<HeldSignedPreKey>, Error>;
+
+    /// A one-time prekey, or what is remembered of it.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn one_time_prekey(&self, id: OneTimePreKeyId) -> Result<OneTimePreKeyRecord, Error>;
+
+    /// The session of a handshake that was accepted before.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn accepted(&self, dedup: &DedupKey) -> Result<Option<Session>, Error>;
+
+    /// Accepts a handshake: remembers it, erases the one-time prekey's secret and leaves a
+    /// tombstone, pins the sender's identity key when none was pinned, and stores the session.
+    /// All of it or nothing.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage; the handshake was then not accepted.
+    fn accept(&self, commit: &Commit, now: TimestampMs) -> Result<Acceptance, Error>;
+
+    /// Stores a session that this device starts, with its first message, and pins the peer's
+    /// identity key when none was pinned. False, and nothing stored, when another key is pinned.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn start(&self, started: &StartedSession<'_>, now: TimestampMs) -> Result<bool, Error>;
+
+    /// A session.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn session(&self, id: SessionId) -> Result<Option<Session>, Error>;
+
+    /// The first message of a session that this device started, to be sent again.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn first_message(&self, id: SessionId) -> Result<Option<Vec<u8>>, Error>;
+
+    /// The identity key that is pinned for a device of a peer.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn pinned_identity(&self, peer: &Address) -> Result<Option<IdentityPublic>, Error>;
+
+    /// Pins an identity key in place of the one pinned before.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn replace_identity(
+        &self,
+        peer: &Address,
+        identity: &IdentityPublic,
+        now: TimestampMs,
+    ) -> Result<(), Error>;
+
+    /// The device list that is pinned for a user.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn pinned_device_list(&self, user: &UserId) -> Result<Option<PinnedDeviceList>, Error>;
+
+    /// Pins a device list, unless one with a higher sequence number is pinned.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stale`] when one is.
+    fn pin_device_list(&self, user: &UserId, list: &PinnedDeviceList) -> Result<(), Error>;
+
+    /// Lowers nothing and raises counters to what a server says is used.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn resync(&self, resync: &Resync) -> Result<(), Error>;
+
+    /// Ids of one-time prekeys among `ranges` whose secrets this device does not hold.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn missing_secrets(&self, ranges: &[(OneTimePreKeyId, OneTimePreKeyId)]) -> Result<u64, Error>;
+}
+
+/// The device half of an address as a store keeps it.
+pub(crate) fn address_of(user: &[u8], device: u32) -> Result<Address, Error> {
+    Address::from_bytes(user, DeviceId(device)).map_err(|_| Error::Damaged { record: "address" })
+}
