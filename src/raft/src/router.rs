@@ -101,7 +101,8 @@ impl Router {
         deadline: Instant,
     ) -> Result<Committed, SubmitError> {
         let shard = self.shard_of(user);
-        let attempt = async |leader: u64, left: Duration| {
+        let command = &command;
+        let attempt = move |leader: u64, left: Duration| async move {
             if leader == self.me {
                 return from_local(shard.batcher.submit(command.clone()).await);
             }
@@ -121,7 +122,7 @@ impl Router {
         deadline: Instant,
     ) -> Result<Read, SubmitError> {
         let shard = self.shard_of(query.user());
-        let attempt = async |leader: u64, left: Duration| {
+        let attempt = move |leader: u64, left: Duration| async move {
             if leader == self.me {
                 return from_local(shard.query_as_leader(query).await);
             }
@@ -144,12 +145,15 @@ impl Router {
     }
 
     /// Tries `attempt` at the leader, and at the next one, until one has an answer.
-    async fn ask_leader<T>(
+    async fn ask_leader<T, F>(
         &self,
         shard: &Shard,
         deadline: Instant,
-        attempt: impl AsyncFn(u64, Duration) -> Attempt<T>,
-    ) -> Result<(T, NodeId), SubmitError> {
+        attempt: impl Fn(u64, Duration) -> F,
+    ) -> Result<(T, NodeId), SubmitError>
+    where
+        F: Future<Output = Attempt<T>>,
+    {
         let deadline = self.patience(shard, deadline);
         let mut hint = None;
         loop {
