@@ -287,3 +287,126 @@ fn trailer(records: u64, chunks: &Sha256) -> Vec<u8> {
     let digest = chunks.clone().finalize();
     [&[TRAILER][..], &records.to_be_bytes(), &digest].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::Index};
+
+    use super::*;
+    use crate::{
+        generate,
+        record::{Key, Value, account::AccountKey, pool::Lot, pool::LotKey},
+        state::MemoryState,
+    };
+
+    /// A state of lots, each of about 3 KB.
+    fn lots(count: u64) -> MemoryState {
+        let user = oncekey_types::UserId::new("bob").unwrap();
+        let ids: Vec<u32> = (1..=32).collect();
+        let lot = Lot(generate::keys(&ids)).to_bytes().unwrap();
+        let keys = (0..count).map(|number| {
+            LotKey { user: user.clone(), device: oncekey_types::DeviceId(1), number }.to_bytes()
+        });
+        keys.map(|key| (key, lot.clone())).collect()
+    }
+
+    fn chunks(state: &MemoryState) -> Vec<Vec<u8>> {
+        let mut writer = Writer::default();
+        let mut chunks = Vec::new();
+        while let Some(chunk) = writer.next_chunk(state).unwrap() {
+            assert!(chunk.len() <= CHUNK_MAX_BYTES);
+            chunks.push(chunk);
+        }
+        chunks
+    }
+
+    fn read(chunks: &[Vec<u8>]) -> Result<MemoryState, ReadError> {
+        let mut reader = Reader::default();
+        let mut records = Vec::new();
+        for chunk in chunks {
+            records.extend(reader.push(chunk)?);
+        }
+        let count = reader.finish()?;
+        assert_eq!(count, records.len() as u64);
+        Ok(records.into_iter().collect())
+    }
+
+    #[test]
+    fn a_state_of_many_chunks_and_an_empty_one_come_back_whole() {
+        for (records, fewest_chunks) in [(0, 2), (1, 3), (64, 3), (65, 3), (300, 6)] {
+            let state = lots(records);
+            let chunks = chunks(&state);
+            assert!(chunks.len() >= fewest_chunks, "{records}: {} chunks", chunks.len());
+            let back = read(&chunks).unwrap();
+            assert_eq!(back, state);
+            assert_eq!(state_digest(&back).unwrap(), state_digest(&state).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_lost_doubled_or_moved_chunk_is_found() {
+        let whole = chunks(&lots(300));
+        for place in 0..whole.len() {
+            let mut lost = whole.clone();
+            lost.remove(place);
+            assert!(read(&lost).is_err(), "without chunk {place}");
+            let mut doubled = whole.clone();
+            doubled.insert(place, whole[place].clone());
+            assert!(read(&doubled).is_err(), "chunk {place} twice");
+            assert!(read(&whole[..place]).is_err(), "cut off before chunk {place}");
+            if place > 0 {
+                let mut moved = whole.clone();
+                moved.swap(place - 1, place);
+                assert!(read(&moved).is_err(), "chunk {place} moved");
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_unknown_kind_or_with_a_broken_value_is_refused() {
+        let key = AccountKey(oncekey_types::UserId::new("bob").unwrap()).to_bytes();
+        let refused = |key: &[u8], value: &[u8]| {
+            let mut reader = Reader::default();
+            reader.push(&[&[HEADER], MAGIC, &[VERSION]].concat()).unwrap();
+            let mut chunk = vec![RECORDS];
+            append(&mut chunk, key, value).unwrap();
+            let error = reader.push(&chunk).unwrap_err();
+            assert!(reader.finish().is_err());
+            error
+        };
+        assert!(matches!(refused(&[0x7f], &[]), ReadError::UnknownKind));
+        assert!(matches!(refused(&key, &[1, 2, 3]), ReadError::Record(_)));
+        assert!(matches!(refused(&key[..3], &[]), ReadError::Record(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_flipped_bit_anywhere_is_found(chunk: Index, byte: Index, bit in 0..8) {
+            let mut chunks = chunks(&lots(3));
+            let chunk = chunk.get_mut(&mut chunks);
+            *byte.get_mut(chunk) ^= 1u8 << bit;
+            prop_assert!(read(&chunks).is_err());
+        }
+
+        #[test]
+        fn hostile_chunks_never_make_the_reader_panic(
+            chunks in proptest::collection::vec(
+                (1u8..4, proptest::collection::vec(any::<u8>(), 0..60)), 0..4,
+            ),
+        ) {
+            let mut reader = Reader::default();
+            reader.push(&[&[HEADER], MAGIC, &[VERSION]].concat()).unwrap();
+            for (tag, body) in chunks {
+                let _ = reader.push(&[&[tag], body.as_slice()].concat());
+            }
+        }
+
+        #[test]
+        fn two_states_that_differ_have_two_digests(n in 1u64..20) {
+            prop_assert_ne!(
+                state_digest(&lots(n)).unwrap(),
+                state_digest(&lots(n - 1)).unwrap()
+            );
+        }
+    }
+}

@@ -134,3 +134,101 @@ fn take<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), DecodeError> {
     bincode::serde::decode_from_slice(bytes, config)
         .map_err(|error| DecodeError::Malformed(error.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::{
+        generate,
+        outcome::Outcome,
+        query::{Answer, Query},
+    };
+
+    proptest! {
+        #[test]
+        fn a_batch_round_trips_and_no_part_or_extension_of_it_decodes(
+            batch in generate::batch(),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let bytes = entry::encode(&batch).unwrap();
+            prop_assert_eq!(entry::decode(&bytes).unwrap(), batch);
+            prop_assert!(entry::decode(&bytes[..cut.index(bytes.len())]).is_err());
+            let longer = [bytes.as_slice(), &[0]].concat();
+            let refused = entry::decode(&longer);
+            prop_assert!(matches!(refused, Err(DecodeError::Trailing { count: 1 })), "{:?}", refused);
+        }
+
+        #[test]
+        fn a_command_round_trips(command in generate::command()) {
+            let bytes = message::encode_command(&command).unwrap();
+            prop_assert_eq!(message::decode_command(&bytes).unwrap(), command);
+        }
+
+        #[test]
+        fn an_outcome_round_trips(dispensed in generate::dispensed()) {
+            let outcome = Outcome::Dispensed(dispensed);
+            let bytes = message::encode_outcome(&outcome).unwrap();
+            prop_assert_eq!(message::decode_outcome(&bytes).unwrap(), outcome);
+        }
+
+        #[test]
+        fn a_query_round_trips(user in generate::user(), devices: Option<Vec<u32>>) {
+            let devices =
+                devices.map(|ids| ids.into_iter().map(oncekey_types::DeviceId).collect());
+            let query = Query::Peek { user, devices };
+            let bytes = message::encode_query(&query).unwrap();
+            prop_assert_eq!(message::decode_query(&bytes).unwrap(), query);
+        }
+
+        #[test]
+        fn hostile_bytes_never_make_decoding_panic(
+            bytes in vec(any::<u8>(), 0..300),
+            batch in generate::batch(),
+            flip in any::<prop::sample::Index>(),
+        ) {
+            let with_version = [&[1], bytes.as_slice()].concat();
+            let mut flipped = entry::encode(&batch).unwrap();
+            let place = flip.index(flipped.len());
+            flipped[place] ^= 0xFF;
+            for bytes in [&bytes, &with_version, &flipped] {
+                let _ = entry::decode(bytes);
+                let _ = message::decode_command(bytes);
+                let _ = message::decode_outcome(bytes);
+                let _ = message::decode_query(bytes);
+                let _ = message::decode_answer(bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_that_promises_gigabytes_is_refused_without_them() {
+        // Version, then a command `Register` whose user has 2^63 bytes.
+        let bytes = [1, 0, 253, 255, 255, 255, 255, 255, 255, 255, 127];
+        assert!(matches!(message::decode_command(&bytes), Err(DecodeError::Malformed(_))));
+    }
+
+    #[test]
+    fn an_unknown_version_and_no_bytes_are_told_apart() {
+        assert!(matches!(message::decode_query(&[]), Err(DecodeError::Empty)));
+        let version = message::decode_query(&[2, 0]);
+        assert!(matches!(version, Err(DecodeError::Version { found: 2, known: 1 })));
+    }
+
+    #[test]
+    fn an_answer_round_trips() {
+        for answer in [Answer::Status(None), Answer::User(None), Answer::Peek(None)] {
+            let bytes = message::encode_answer(&answer).unwrap();
+            assert_eq!(message::decode_answer(&bytes).unwrap(), answer);
+        }
+    }
+
+    #[test]
+    fn a_key_is_one_run_of_bytes() {
+        let key = generate::keys(&[1]).remove(0);
+        let mut bytes = Vec::new();
+        append(&key, &mut bytes).unwrap();
+        assert_eq!(bytes.len(), 1 + (1 + key.key.0.len()) + (1 + key.signature.0.len()));
+    }
+}

@@ -2,6 +2,6 @@
 
 mod invariants;
 mod model;
-
+mod rules;
 mod sequence;
-
+mod sizes;
