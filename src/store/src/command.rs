@@ -42,7 +42,10 @@ pub struct BucketPolicy {
 }
 
 /// One request to the state machine.
-#[expect(clippy::large_enum_variant, reason = "commands are moved seldom, and most of one is on the heap")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "commands are moved seldom, and most of one is on the heap"
+)]
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// Register a device, or register it anew.

@@ -86,13 +86,7 @@ fn identity_key() -> impl Strategy<Value = IdentityKey> {
 }
 
 pub(crate) fn device_list() -> impl Strategy<Value = DeviceList> {
-    (
-        key_bytes(),
-        any::<u64>(),
-        any::<[[u8; 32]; 2]>(),
-        vec(any::<u8>(), 1..200),
-        key_bytes(),
-    )
+    (key_bytes(), any::<u64>(), any::<[[u8; 32]; 2]>(), vec(any::<u8>(), 1..200), key_bytes())
         .prop_map(|(account_key, seq, [prev_hash, hash], bytes, signature)| DeviceList {
             account_key,
             seq: Seq(seq),

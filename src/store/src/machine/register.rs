@@ -35,9 +35,8 @@ impl<S: StateRead> Machine<'_, S> {
         if previous.is_none() && account.devices.len() >= limit as usize {
             return Err(Refusal::TooManyDevices { limit }.into());
         }
-        let registration = account
-            .next_registration
-            .ok_or(Refusal::TooManyDevices { limit: u32::MAX })?;
+        let registration =
+            account.next_registration.ok_or(Refusal::TooManyDevices { limit: u32::MAX })?;
         let replaced = previous.as_ref().and_then(|(_, cursor)| cursor.highest_accepted);
         let floor = account.opk_floor.max(replaced);
         check::ids_grow(&command.one_time_prekeys, floor)?;

@@ -162,7 +162,8 @@ fn every_record_belongs_to_another_one(state: &MemoryState) {
         }
     }
     let kinds = [Kind::DeviceList, Kind::Device, Kind::Cursor, Kind::Lot];
-    let found: BTreeSet<Vec<u8>> = kinds.into_iter().flat_map(|kind| of_kind(state, kind)).collect();
+    let found: BTreeSet<Vec<u8>> =
+        kinds.into_iter().flat_map(|kind| of_kind(state, kind)).collect();
     assert_eq!(found, owned, "records without an owner, or an owner without records");
 }
 
@@ -211,9 +212,9 @@ fn meta(state: &MemoryState) -> Meta {
 
 fn accounts(state: &MemoryState) -> Vec<(UserId, Account)> {
     let keys = of_kind(state, Kind::Account);
-    let users = keys.iter().map(|key| {
-        UserId::new(String::from_utf8(key[2..].to_vec()).unwrap()).expect("a user")
-    });
+    let users = keys
+        .iter()
+        .map(|key| UserId::new(String::from_utf8(key[2..].to_vec()).unwrap()).expect("a user"));
     users.map(|user| (user.clone(), read(state, &AccountKey(user)).unwrap())).collect()
 }
 

@@ -1,4 +1,5 @@
 //! The state machine against a reference model, and its invariants.
+#![expect(clippy::cast_possible_truncation, reason = "test values are small")]
 
 mod invariants;
 mod model;

@@ -42,14 +42,41 @@ enum Step {
 /// A command, as far as it does not depend on what came before.
 #[derive(Clone, Debug)]
 enum Act {
-    Register { owner: (usize, u32), seq: u64, keys: Keys, list: Option<List> },
-    Replace { owner: (usize, u32), seq: Seqs, id_step: u32 },
-    Add { owner: (usize, u32), seq: Seqs, keys: Keys },
-    Remove { owner: (usize, u32) },
-    PutList { user: usize, list: List },
-    Dispense { user: usize, devices: Option<Vec<u32>>, caller: u8, request: u8, require: bool },
+    Register {
+        owner: (usize, u32),
+        seq: u64,
+        keys: Keys,
+        list: Option<List>,
+    },
+    Replace {
+        owner: (usize, u32),
+        seq: Seqs,
+        id_step: u32,
+    },
+    Add {
+        owner: (usize, u32),
+        seq: Seqs,
+        keys: Keys,
+    },
+    Remove {
+        owner: (usize, u32),
+    },
+    PutList {
+        user: usize,
+        list: List,
+    },
+    Dispense {
+        user: usize,
+        devices: Option<Vec<u32>>,
+        caller: u8,
+        request: u8,
+        require: bool,
+    },
     /// An earlier command again; a write of a device under a new tag, if asked.
-    Again { back: usize, retag: bool },
+    Again {
+        back: usize,
+        retag: bool,
+    },
 }
 
 /// Ids of an upload: the first one is so far above the highest one, the others above the last.
