@@ -85,15 +85,9 @@ mod tests {
 
     #[test]
     fn there_is_one_text_for_each_byte_string() {
-        assert_eq!(
-            serde_json::from_str::<Base64>("\"-_8\"").unwrap().0,
-            [0xfb, 0xff]
-        );
+        assert_eq!(serde_json::from_str::<Base64>("\"-_8\"").unwrap().0, [0xfb, 0xff]);
         for other in ["\"-_8=\"", "\"+/8\"", "\"-_9\"", "\"-_8 \"", "\"-\""] {
-            assert!(
-                serde_json::from_str::<Base64>(other).is_err(),
-                "{other} was taken"
-            );
+            assert!(serde_json::from_str::<Base64>(other).is_err(), "{other} was taken");
         }
     }
 

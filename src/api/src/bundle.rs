@@ -186,20 +186,13 @@ mod tests {
 
     #[test]
     fn an_empty_object_fetches_all_devices() {
-        assert_eq!(
-            serde_json::from_str::<Fetch>("{}").unwrap(),
-            Fetch::default()
-        );
+        assert_eq!(serde_json::from_str::<Fetch>("{}").unwrap(), Fetch::default());
         assert!(serde_json::from_str::<Fetch>(r#"{"require_otpk":true}"#).is_err());
     }
 
     #[test]
     fn a_multi_user_reply_comes_back_as_it_went() {
-        let route = Route {
-            shard: ShardId(3),
-            leader: None,
-            index: Some(LogIndex(9)),
-        };
+        let route = Route { shard: ShardId(3), leader: None, index: Some(LogIndex(9)) };
         let reply = FetchedMany {
             results: vec![
                 UserResult {

@@ -113,10 +113,7 @@ mod tests {
     fn register() -> Register {
         Register {
             seq: Seq(1),
-            identity_key: IdentityKey {
-                kind: IdentityKind::Ed25519,
-                key: [1; 32].into(),
-            },
+            identity_key: IdentityKey { kind: IdentityKind::Ed25519, key: [1; 32].into() },
             authentication_key: [2; 32].into(),
             authentication_signature: [3; 64].into(),
             signed_prekey: SignedPreKey {
@@ -148,10 +145,7 @@ mod tests {
         for pointer in ["", "/identity_key", "/signed_prekey", "/one_time_prekeys/0"] {
             let mut json = json.clone();
             json.pointer_mut(pointer).unwrap()["extra"] = 1.into();
-            assert!(
-                serde_json::from_value::<Register>(json).is_err(),
-                "extra in {pointer:?}"
-            );
+            assert!(serde_json::from_value::<Register>(json).is_err(), "extra in {pointer:?}");
         }
     }
 
@@ -168,11 +162,7 @@ mod tests {
         ] {
             let mut json = json.clone();
             json.as_object_mut().unwrap().remove(field);
-            assert_eq!(
-                serde_json::from_value::<Register>(json).is_ok(),
-                optional,
-                "{field}"
-            );
+            assert_eq!(serde_json::from_value::<Register>(json).is_ok(), optional, "{field}");
         }
     }
 

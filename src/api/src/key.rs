@@ -77,13 +77,7 @@ mod tests {
     fn an_identity_key_names_its_kind() {
         let json = r#"{"kind":"ed25519","key":"AQID"}"#;
         let key: IdentityKey = serde_json::from_str(json).unwrap();
-        assert_eq!(
-            key,
-            IdentityKey {
-                kind: IdentityKind::Ed25519,
-                key: vec![1, 2, 3].into()
-            }
-        );
+        assert_eq!(key, IdentityKey { kind: IdentityKind::Ed25519, key: vec![1, 2, 3].into() });
         assert_eq!(serde_json::to_string(&key).unwrap(), json);
         assert!(serde_json::from_str::<IdentityKey>(r#"{"kind":"rsa","key":"AQID"}"#).is_err());
     }
@@ -99,10 +93,7 @@ mod tests {
     fn an_id_is_a_number_in_its_range() {
         for id in ["4294967296", "-1", "1.0", "\"1\"", "null"] {
             let json = format!(r#"{{"id":{id},"key":"","signature":""}}"#);
-            assert!(
-                serde_json::from_str::<OneTimePreKey>(&json).is_err(),
-                "{json} was taken"
-            );
+            assert!(serde_json::from_str::<OneTimePreKey>(&json).is_err(), "{json} was taken");
         }
     }
 }

@@ -117,14 +117,8 @@ mod tests {
             (DEVICE_LIST, device_list(&bob)),
             (USER_BUNDLES, user_bundles(&bob)),
         ] {
-            assert_eq!(
-                path,
-                route.replace("{user}", "bob").replace("{device}", "1")
-            );
+            assert_eq!(path, route.replace("{user}", "bob").replace("{device}", "1"));
         }
-        assert_eq!(
-            remove_device(&bob, one, Seq(7)),
-            "/v1/users/bob/devices/1?seq=7"
-        );
+        assert_eq!(remove_device(&bob, one, Seq(7)), "/v1/users/bob/devices/1?seq=7");
     }
 }

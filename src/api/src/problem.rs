@@ -276,11 +276,7 @@ impl Problem {
     /// A problem with extension members.
     #[must_use]
     pub fn with(code: Code, detail: impl Into<String>, members: Members) -> Self {
-        Self {
-            code,
-            detail: detail.into(),
-            members: Box::new(members),
-        }
+        Self { code, detail: detail.into(), members: Box::new(members) }
     }
 }
 
@@ -323,11 +319,7 @@ impl From<Problem> for Document {
 
 impl From<Document> for Problem {
     fn from(document: Document) -> Self {
-        Self {
-            code: document.code,
-            detail: document.detail,
-            members: document.members,
-        }
+        Self { code: document.code, detail: document.detail, members: document.members }
     }
 }
 

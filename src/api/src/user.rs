@@ -63,10 +63,7 @@ mod tests {
             devices: vec![Device {
                 device: DeviceId(1),
                 registration: RegistrationId(7),
-                identity_key: IdentityKey {
-                    kind: IdentityKind::Ed25519,
-                    key: [1; 32].into(),
-                },
+                identity_key: IdentityKey { kind: IdentityKind::Ed25519, key: [1; 32].into() },
                 authentication_key: [2; 32].into(),
                 authentication_signature: [3; 64].into(),
             }],

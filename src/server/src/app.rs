@@ -1,0 +1,118 @@
+//! What every handler shares.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
+
+use oncekey_api::{Problem, bundle::Route};
+use oncekey_raft::{Committed, Node};
+use oncekey_store::{command::Command, outcome::Outcome};
+use oncekey_types::{LogIndex, NodeId, ShardId, TimestampMs, UserId};
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::{auth::Authenticator, config::Http, metrics::Metrics, reply};
+
+/// Signatures up to which an upload is verified where it arrives; more go to another thread.
+const INLINE_SIGNATURES_MAX: usize = 4;
+
+/// The node behind the handlers.
+pub(crate) struct App {
+    pub(crate) node: Node,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) http: Http,
+    pub(crate) low_watermark: u32,
+    pub(crate) metrics: Metrics,
+    /// Requests that may be served at once.
+    pub(crate) requests: Semaphore,
+    /// Uploads that may be verified at once: one for each core, so that the rest of the node
+    /// keeps its turn.
+    verifications: Semaphore,
+    draining: AtomicBool,
+}
+
+impl App {
+    pub(crate) fn new(
+        node: Node,
+        authenticator: Arc<dyn Authenticator>,
+        http: Http,
+        low_watermark: u32,
+    ) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            metrics: Metrics::new(&node),
+            node,
+            authenticator,
+            http,
+            low_watermark,
+            requests: Semaphore::new(http.concurrency_max),
+            verifications: Semaphore::new(cores),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on the node says that it is not ready.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Until when a write or a read may take.
+    pub(crate) fn write_deadline(&self) -> Instant {
+        Instant::now() + self.http.write_timeout
+    }
+
+    /// Commits a write and says where it was.
+    ///
+    /// A refusal comes as a problem; see [`Refusal`](oncekey_store::outcome::Refusal).
+    pub(crate) async fn commit(
+        &self,
+        user: &UserId,
+        command: Command,
+    ) -> Result<(Route, Outcome), reply::Rejection> {
+        let committed = self.node.submit(user, command, self.write_deadline()).await?;
+        let Committed { outcome, shard, index, leader, .. } = committed;
+        match outcome {
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            outcome => Ok((self.route(shard, Some(leader), Some(index)), outcome)),
+        }
+    }
+
+    pub(crate) fn route(
+        &self,
+        shard: ShardId,
+        leader: Option<NodeId>,
+        index: Option<LogIndex>,
+    ) -> Route {
+        let leader = leader.and_then(|leader| self.node.member(leader)).map(|member| member.public);
+        Route { shard, leader, index }
+    }
+
+    /// Runs `check`, which verifies `signatures` signatures, off the threads that serve requests
+    /// when they are many.
+    pub(crate) async fn verify<T, F>(&self, signatures: usize, check: F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T, Problem> + Send + 'static,
+    {
+        self.metrics.signatures_checked(u64::try_from(signatures).unwrap_or(u64::MAX));
+        if signatures <= INLINE_SIGNATURES_MAX {
+            return check();
+        }
+        // Neither fails: the semaphore is never closed and checks do not panic.
+        let _turn = self.verifications.acquire().await.map_err(|_| reply::internal())?;
+        tokio::task::spawn_blocking(check).await.unwrap_or_else(|_| Err(reply::internal()))
+    }
+}
+
+/// The wall clock.
+pub(crate) fn now() -> TimestampMs {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    TimestampMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

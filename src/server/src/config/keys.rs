@@ -1,0 +1,217 @@
+//! Every key of the configuration, with its default and what it means.
+
+/// A key of the configuration.
+pub struct Key {
+    /// `section.name`.
+    pub name: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// Its default in TOML; none when the key must be set or is left out.
+    pub default: Option<&'static str>,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+/// What values a key takes. In the environment and in flags, text stands for itself and the other
+/// kinds are written as in TOML.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A whole number.
+    Integer,
+    /// A string.
+    Text,
+    /// An array.
+    List,
+}
+
+const fn integer(name: &'static str, default: Option<&'static str>, doc: &'static str) -> Key {
+    Key { name, kind: Kind::Integer, default, doc }
+}
+
+const fn text(name: &'static str, default: Option<&'static str>, doc: &'static str) -> Key {
+    Key { name, kind: Kind::Text, default, doc }
+}
+
+const fn list(name: &'static str, doc: &'static str) -> Key {
+    Key { name, kind: Kind::List, default: None, doc }
+}
+
+/// All keys, section by section.
+pub const KEYS: &[Key] = &[
+    integer(
+        "node.id",
+        None,
+        "Number of this node, from 1. Never reused after the node's disk is lost.",
+    ),
+    text("node.data_dir", None, "Folder for log, state and identity. Created when missing."),
+    text("listen.public", Some("\"127.0.0.1:8080\""), "Address that serves clients."),
+    text("listen.peer", Some("\"127.0.0.1:7080\""), "Address that serves the other nodes."),
+    text(
+        "listen.admin",
+        Some("\"127.0.0.1:9080\""),
+        "Address that serves operators: health, metrics, cluster. Not for the public.",
+    ),
+    text(
+        "advertise.public",
+        None,
+        "Address under which clients reach this node. The one in cluster.members, else \
+         listen.public, when absent.",
+    ),
+    text(
+        "advertise.peer",
+        None,
+        "Address under which the other nodes reach this node. The one in cluster.members, else \
+         listen.peer, when absent.",
+    ),
+    text("cluster.name", Some("\"oncekey\""), "Name of the cluster; nodes of another are refused."),
+    integer(
+        "cluster.shards",
+        Some("16"),
+        "Number of shards, 1 to 256. Fixed when the cluster is formed.",
+    ),
+    list(
+        "cluster.members",
+        "The nodes that form a new cluster, this one included: { id, peer, public } each. The same \
+         on all of them.",
+    ),
+    list(
+        "cluster.join",
+        "Peer addresses of running nodes, to join their cluster instead of forming one.",
+    ),
+    text(
+        "storage.engine",
+        Some("\"fjall\""),
+        "Engine that keeps the state: fjall or sled. sled loses acknowledged data when the power fails.",
+    ),
+    integer("storage.cache_bytes", Some("67108864"), "Cache of the state engine."),
+    integer(
+        "storage.wal_segment_bytes",
+        Some("67108864"),
+        "Size of one file of the write-ahead log.",
+    ),
+    integer(
+        "raft.heartbeat_ms",
+        Some("100"),
+        "Time between two heartbeats of a leader. Longer than a round trip between nodes plus a sync.",
+    ),
+    integer(
+        "raft.election_min_ms",
+        Some("450"),
+        "Shortest silence after which a follower campaigns.",
+    ),
+    integer(
+        "raft.election_max_ms",
+        Some("600"),
+        "Longest silence after which a follower campaigns.",
+    ),
+    integer(
+        "raft.log_entries_max",
+        Some("20000"),
+        "Entries of a shard's log after which its state is made durable and the log cut.",
+    ),
+    integer(
+        "policy.retry_window_ms",
+        Some("600000"),
+        "How long the answer to a fetch is kept for retries.",
+    ),
+    integer(
+        "policy.per_caller_capacity",
+        Some("6"),
+        "Fetches of one user by one caller before one-time prekeys are withheld. 0: no limit.",
+    ),
+    integer(
+        "policy.per_caller_refill_ms",
+        Some("600000"),
+        "Time after which the caller has one more.",
+    ),
+    integer(
+        "policy.per_target_capacity",
+        Some("600"),
+        "Fetches of one user by all callers before one-time prekeys are withheld. 0: no limit.",
+    ),
+    integer("policy.per_target_refill_ms", Some("1000"), "Time after which the user has one more."),
+    integer(
+        "policy.low_watermark",
+        Some("20"),
+        "Size of a pool at or below which its device is told to upload more.",
+    ),
+    integer("http.body_max_bytes", Some("65536"), "Largest body of a request, up to 65536."),
+    integer(
+        "http.header_timeout_ms",
+        Some("15000"),
+        "Time for the head of a request to arrive; also how long an idle connection is kept.",
+    ),
+    integer("http.body_timeout_ms", Some("10000"), "Time for the body of a request to arrive."),
+    integer(
+        "http.fetch_timeout_ms",
+        Some("2000"),
+        "Time for a fetch to commit before it is answered from this node without one-time prekeys.",
+    ),
+    integer(
+        "http.write_timeout_ms",
+        Some("5000"),
+        "Time for any other request to commit or be read.",
+    ),
+    integer(
+        "http.concurrency_max",
+        Some("1024"),
+        "Requests served at once; more are told to come back.",
+    ),
+    integer("http.connections_max", Some("8192"), "Connections served at once; more wait."),
+    integer("http.drain_timeout_ms", Some("10000"), "Time for requests to finish at shutdown."),
+    text(
+        "log.filter",
+        Some("\"info\""),
+        "Which events are logged, in the syntax of tracing's EnvFilter.",
+    ),
+    text("log.format", Some("\"text\""), "Form of the log: text or json."),
+];
+
+/// A configuration file with every key, explained; those with a default are commented out.
+#[must_use]
+pub fn example() -> String {
+    let mut out =
+        String::from("# Every key of an Oncekey node. Commented keys show their defaults.\n");
+    let mut section = "";
+    for key in KEYS {
+        let (of, name) = key.name.split_once('.').unwrap_or(("", key.name));
+        if of != section {
+            section = of;
+            out.push_str(&format!("\n[{section}]\n"));
+        }
+        out.push_str(&format!("# {}\n", key.doc));
+        out.push_str(&match key.default {
+            Some(default) => format!("# {name} = {default}\n"),
+            None => format!("# {name} =\n"),
+        });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_key_stands_once_and_sections_stand_together() {
+        let names: BTreeSet<_> = KEYS.iter().map(|key| key.name).collect();
+        assert_eq!(names.len(), KEYS.len());
+        let mut sections: Vec<_> =
+            KEYS.iter().map(|key| key.name.split_once('.').unwrap().0).collect();
+        sections.dedup();
+        let unique: BTreeSet<_> = sections.iter().collect();
+        assert_eq!(unique.len(), sections.len(), "{sections:?}");
+    }
+
+    #[test]
+    fn the_example_is_toml_and_shows_every_key() {
+        let example = example();
+        toml::from_str::<toml::Table>(&example).unwrap();
+        for key in KEYS {
+            let name = key.name.split_once('.').unwrap().1;
+            assert!(example.contains(&format!("# {name} =")), "{name}");
+        }
+    }
+}

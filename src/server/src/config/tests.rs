@@ -1,0 +1,146 @@
+//! What is taken, what is refused and what an error says.
+
+use super::*;
+
+const FILE: &str = r#"
+[node]
+id = 2
+data_dir = "/var/lib/oncekey"
+
+[cluster]
+members = [
+    { id = 1, peer = "a:7080", public = "a:8080" },
+    { id = 2, peer = "b:7080", public = "b:8080" },
+    { id = 3, peer = "c:7080", public = "c:8080" },
+]
+"#;
+
+fn load(file: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, String> {
+    let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    let flags = flags.iter().fold(Overrides::default(), |all, (key, value)| all.set(*key, *value));
+    Config::from_sources(Some((Path::new("oncekey.toml"), file)), env, &flags)
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_short_file_is_enough() {
+    let config = load(FILE, &[], &[]).unwrap();
+    assert_eq!(config.node.node, NodeId(2));
+    assert_eq!(config.node.me, Member { peer: "b:7080".into(), public: "b:8080".into() });
+    assert_eq!(config.node.members.len(), 3);
+    assert_eq!(config.node.shards, limits::SHARDS_DEFAULT);
+    assert_eq!(config.node.engine, EngineKind::Fjall);
+    assert_eq!(config.http.body_max_bytes, limits::BODY_MAX_BYTES);
+}
+
+#[test]
+fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+    let file = format!("{FILE}\n[raft]\nheartbeat_ms = 50\nelection_min_ms = 300\n");
+    let env = [("ONCEKEY_RAFT_HEARTBEAT_MS", "60"), ("ONCEKEY_RAFT_ELECTION_MAX_MS", "900")];
+    let flags = [("raft.heartbeat_ms", "70")];
+    let timing = load(&file, &env, &flags).unwrap().node.timing;
+    assert_eq!(timing, Timing { heartbeat_ms: 70, election_min_ms: 300, election_max_ms: 900 });
+}
+
+#[test]
+fn a_list_comes_from_the_environment_too() {
+    let env = [("ONCEKEY_CLUSTER_JOIN", r#"["a:7080", "b:7080"]"#)];
+    let file = "[node]\nid = 4\ndata_dir = \"/tmp/x\"";
+    let config = load(file, &env, &[]).unwrap();
+    assert_eq!(config.node.join, ["a:7080", "b:7080"]);
+    assert_eq!(config.node.me.public, "127.0.0.1:8080");
+}
+
+#[test]
+fn variables_of_others_are_left_alone() {
+    let env =
+        [("ONCEKEY_SERVICE_HOST", "10.0.0.1"), ("ONCEKEY_PORT", "tcp://10.0.0.1:80"), ("X", "")];
+    assert!(load(FILE, &env, &[]).is_ok());
+}
+
+#[test]
+fn every_error_names_its_key_and_where_it_came_from() {
+    let in_file = |text: &str| load(&format!("{FILE}{text}"), &[], &[]);
+    let in_env = |name, value| load(FILE, &[(name, value)], &[]);
+    let in_flag = |key, value| load(FILE, &[], &[(key, value)]);
+    for (got, want) in [
+        (in_file("[http]\nbody = 1"), "http.body is not a key of the configuration (oncekey.toml)"),
+        (in_file("[htp]\nx = 1"), "htp.x is not a key of the configuration (oncekey.toml)"),
+        (load("id = 1", &[], &[]), "id is not a key of the configuration (oncekey.toml)"),
+        (load("", &[], &[]), "node.id is not set"),
+        (load("[node]\nid = 1\ndata_dir = \"x\"", &[], &[]), "cluster.members is not set"),
+        (
+            in_env("ONCEKEY_HTTP_BODY", "1"),
+            "http.body is not a key of the configuration (environment variable ONCEKEY_HTTP_BODY)",
+        ),
+        (in_flag("node.name", "x"), "node.name is not a key of the configuration (flag)"),
+        (in_flag("node.id", "0"), "node.id is 0, allowed are 1 to 9223372036854775807 (flag)"),
+        (in_flag("node.id", "-1"), "node.id is -1, allowed are 1 to 9223372036854775807 (flag)"),
+        (in_flag("node.id", "one"), "node.id \"one\" is not a value of TOML (flag)"),
+        (in_flag("node.id", "\"1\""), "node.id must be a whole number (flag)"),
+        (in_flag("node.id", "9"), "cluster.members lacks this node, 9 (oncekey.toml)"),
+        (in_flag("cluster.shards", "0"), "cluster.shards is 0, allowed are 1 to 256 (flag)"),
+        (in_flag("cluster.shards", "257"), "cluster.shards is 257, allowed are 1 to 256 (flag)"),
+        (
+            in_flag("cluster.join", "[\"a:7080\"]"),
+            "cluster.join and cluster.members exclude each other (flag)",
+        ),
+        (
+            in_flag("listen.public", "localhost"),
+            "listen.public invalid socket address syntax (flag)",
+        ),
+        (in_flag("listen.public", "127.0.0.1:0"), "listen.public has port 0 (flag)"),
+        (
+            in_flag("advertise.peer", "z:1"),
+            "advertise.peer differs from b:7080 in cluster.members (flag)",
+        ),
+        (
+            in_flag("storage.engine", "rocks"),
+            "storage.engine is \"rocks\", known are \"fjall\" and \"sled\" (flag)",
+        ),
+        (
+            in_flag("raft.heartbeat_ms", "400"),
+            "raft.election_min_ms must be at least twice raft.heartbeat_ms, 400 (default)",
+        ),
+        (
+            in_flag("raft.election_min_ms", "600"),
+            "raft.election_max_ms must be above raft.election_min_ms, 600 (default)",
+        ),
+        (in_flag("log.format", "xml"), "log.format must be \"text\" or \"json\" (flag)"),
+        (
+            in_flag("cluster.name", "a b"),
+            "cluster.name must be 1 to 64 letters, digits, '-', '_' or '.' (flag)",
+        ),
+        (
+            in_flag("http.body_max_bytes", "65537"),
+            "http.body_max_bytes is 65537, allowed are 1024 to 65536 (flag)",
+        ),
+    ] {
+        assert_eq!(got.expect_err(want), want);
+    }
+}
+
+#[test]
+fn members_are_complete_and_distinct() {
+    let members = |list: &str| load(FILE, &[], &[("cluster.members", list)]).unwrap_err();
+    let one = r#"{ id = 2, peer = "b:7080", public = "b:8080" }"#;
+    assert!(members(&format!("[{one}, {one}]")).contains("has node 2 twice"));
+    assert!(members(r#"[{ id = 2, peer = "b:7080" }]"#).contains("missing field `public`"));
+    assert!(members(r#"[{ id = 2, peer = "b", public = "b:1" }]"#).contains("not host:port"));
+    let extra = r#"[{ id = 2, peer = "b:1", public = "b:2", zone = 1 }]"#;
+    assert!(members(extra).contains("unknown field `zone`"));
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_refused_with_its_line() {
+    let error = load("[node]\nid = = 1", &[], &[]).unwrap_err();
+    assert!(error.starts_with("oncekey.toml is not TOML"), "{error}");
+    assert!(error.contains("line 2"), "{error}");
+}
+
+#[test]
+fn a_wildcard_address_needs_another_to_advertise() {
+    let file = "[node]\nid = 4\ndata_dir = \"x\"\n[cluster]\njoin = [\"a:7080\"]";
+    let error = load(file, &[], &[("listen.peer", "0.0.0.0:7080")]).unwrap_err();
+    assert_eq!(error, "advertise.peer is not set");
+}

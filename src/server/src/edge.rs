@@ -1,0 +1,143 @@
+//! Where requests come in: routes, and what holds for all of them.
+//!
+//! Guarantees: every reply, refusals included, is counted, says `Cache-Control: no-store`, and is a
+//! problem document when it is an error; no more requests than configured are served at once, the
+//! rest are told to come back; none takes longer than its parts are allowed to take together.
+//! Logs and spans have no user, device, caller or key.
+//!
+//! Leaves out: connections; see [`listener`](crate::listener).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    extract::{MatchedPath, Request, State},
+    http::{HeaderValue, Method, header},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse as _, Response},
+    routing::{get, post, put},
+};
+use oncekey_api::{Code, Problem, path};
+use tracing::Instrument as _;
+
+use crate::{
+    app::App,
+    handlers::{admin, bundles, devices, users},
+    reply::Rejection,
+};
+
+/// Time on top of what the parts of a request may take; only a bug uses it up.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// The routes for clients.
+pub(crate) fn public(app: Arc<App>) -> Router {
+    Router::new()
+        .route(path::USER, get(users::user))
+        .route(path::DEVICE_LIST, put(users::put_device_list))
+        .route(path::DEVICE, put(devices::register).delete(devices::remove))
+        .route(path::SIGNED_PREKEY, put(devices::replace_signed_prekey))
+        .route(path::ONE_TIME_PREKEYS, post(devices::add_one_time_prekeys))
+        .route(path::PREKEYS, get(devices::status))
+        .route(path::USER_BUNDLES, post(bundles::fetch))
+        .route(path::BUNDLES, post(bundles::fetch_many))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&app), admit))
+        .layer(from_fn_with_state(Arc::clone(&app), observe))
+        .with_state(app)
+}
+
+/// The routes for operators. They stay open when the node is overloaded.
+pub(crate) fn admin(app: Arc<App>) -> Router {
+    Router::new()
+        .route(path::LIVEZ, get(admin::livez))
+        .route(path::READYZ, get(admin::readyz))
+        .route(path::METRICS, get(admin::metrics))
+        .route(path::CLUSTER, get(admin::cluster))
+        .route(path::CLUSTER_REPLACE, post(admin::replace))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&app), observe))
+        .with_state(app)
+}
+
+async fn not_found() -> Rejection {
+    Rejection(Problem::new(Code::NotFound, "no such path"))
+}
+
+async fn method_not_allowed() -> Rejection {
+    Rejection(Problem::new(Code::MethodNotAllowed, "the header allow has the methods"))
+}
+
+/// Serves a request when there is room, and for no longer than allowed.
+async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let Ok(_permit) = app.requests.try_acquire() else {
+        let detail = "the node serves as many requests as it takes on";
+        return Rejection(Problem::new(Code::Overloaded, detail)).into_response();
+    };
+    let http = &app.http;
+    // A write reads the device's identity key and commits.
+    let limit = http.body_timeout + http.fetch_timeout.max(2 * http.write_timeout) + SLACK;
+    tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
+        let detail = "whether a write was carried out is unknown";
+        Rejection(Problem::new(Code::Timeout, detail)).into_response()
+    })
+}
+
+/// Counts a request and its reply.
+async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let endpoint = endpoint(&request);
+    let started = Instant::now();
+    let in_flight = InFlight::new(&app);
+    let span = tracing::info_span!("request", endpoint);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    drop(in_flight);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let code = response.extensions().get::<Code>().copied();
+    let took = started.elapsed();
+    app.metrics.replied(endpoint, code, took);
+    let status = response.status().as_u16();
+    tracing::debug!(parent: &span, status, code = code.map(Code::as_str), ?took, "replied");
+    response
+}
+
+/// Counts a request as in flight until dropped, also when its client goes away.
+struct InFlight<'a>(&'a App);
+
+impl<'a> InFlight<'a> {
+    fn new(app: &'a App) -> Self {
+        app.metrics.request_started();
+        Self(app)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.request_left();
+    }
+}
+
+/// The name of an endpoint in metrics and spans: one of a fixed set.
+fn endpoint(request: &Request) -> &'static str {
+    let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    match (request.method(), matched.unwrap_or_default()) {
+        (&Method::GET | &Method::HEAD, path::USER) => "user",
+        (&Method::PUT, path::DEVICE_LIST) => "put_device_list",
+        (&Method::PUT, path::DEVICE) => "register",
+        (&Method::DELETE, path::DEVICE) => "remove",
+        (&Method::PUT, path::SIGNED_PREKEY) => "replace_signed_prekey",
+        (&Method::POST, path::ONE_TIME_PREKEYS) => "add_one_time_prekeys",
+        (&Method::GET | &Method::HEAD, path::PREKEYS) => "status",
+        (&Method::POST, path::USER_BUNDLES) => "fetch",
+        (&Method::POST, path::BUNDLES) => "fetch_many",
+        (&Method::GET | &Method::HEAD, path::LIVEZ) => "livez",
+        (&Method::GET | &Method::HEAD, path::READYZ) => "readyz",
+        (&Method::GET | &Method::HEAD, path::METRICS) => "metrics",
+        (&Method::GET | &Method::HEAD, path::CLUSTER) => "cluster",
+        (&Method::POST, path::CLUSTER_REPLACE) => "replace",
+        _ => "other",
+    }
+}

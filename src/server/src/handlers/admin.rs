@@ -1,0 +1,132 @@
+//! What an operator reads and asks, on the admin listener.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use oncekey_api::{
+    Code, Problem,
+    cluster::{Cluster, Health, Member, Replace, Shard},
+    problem::Members,
+};
+use oncekey_raft::{NodeStatus, ReplaceError, ShardStatus};
+use tokio::time::Instant;
+
+use crate::{
+    app::App,
+    extract::{JsonBody, NoQuery},
+    metrics,
+    reply::{Rejection, internal},
+};
+
+type Shared = State<Arc<App>>;
+
+/// Committed entries that a replica of a ready node may still have to apply.
+const READY_LAG_MAX: u64 = 1000;
+/// Time for a node to be replaced in all shards, as a multiple of the time for one write.
+const REPLACE_WRITES: u32 = 12;
+
+/// `GET /livez`: the process runs.
+pub(crate) async fn livez() -> Json<Health> {
+    Json(Health { ok: true })
+}
+
+/// `GET /readyz`: every shard this node hosts has a leader and is caught up.
+pub(crate) async fn readyz(State(app): Shared) -> Result<Json<Health>, Rejection> {
+    let mut reasons = unready(&app.node.status());
+    if app.is_draining() {
+        reasons.insert(0, "the node is shutting down".to_owned());
+    }
+    if reasons.is_empty() {
+        return Ok(Json(Health { ok: true }));
+    }
+    let members = Members { reasons, ..Members::default() };
+    Err(Problem::with(Code::NotReady, "not every shard can be served", members).into())
+}
+
+fn unready(status: &NodeStatus) -> Vec<String> {
+    if status.shards.is_empty() {
+        return vec!["the node hosts no shards yet".to_owned()];
+    }
+    status
+        .shards
+        .iter()
+        .filter_map(|shard| why_not(shard).map(|why| format!("shard {} {why}", shard.shard)))
+        .collect()
+}
+
+fn why_not(shard: &ShardStatus) -> Option<String> {
+    let lag = shard.committed.0.saturating_sub(shard.applied.0);
+    if shard.leader.is_none() {
+        Some("has no leader".to_owned())
+    } else if !shard.in_contact {
+        Some("is out of contact".to_owned())
+    } else if lag > READY_LAG_MAX {
+        Some(format!("is {lag} entries behind"))
+    } else {
+        None
+    }
+}
+
+/// `GET /metrics`
+pub(crate) async fn metrics(State(app): Shared) -> Result<Response, Rejection> {
+    let text = app.metrics.encode().map_err(|_| internal())?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+/// `GET /v1/cluster`
+pub(crate) async fn cluster(State(app): Shared) -> Json<Cluster> {
+    let status = app.node.status();
+    Json(Cluster {
+        node: status.node,
+        members: status
+            .members
+            .into_iter()
+            .map(|(id, member)| Member { id, peer: member.peer, public: member.public })
+            .collect(),
+        shards: status.shards.into_iter().map(shard).collect(),
+    })
+}
+
+fn shard(status: ShardStatus) -> Shard {
+    Shard {
+        shard: status.shard,
+        leader: status.leader,
+        term: status.term,
+        last_log: status.last_log.0,
+        applied: status.applied.0,
+        voters: status.voters,
+        learners: status.learners,
+    }
+}
+
+/// `POST /v1/cluster/replace`
+pub(crate) async fn replace(
+    State(app): Shared,
+    NoQuery: NoQuery,
+    JsonBody(body): JsonBody<Replace>,
+) -> Result<StatusCode, Rejection> {
+    let Replace { old, new } = body;
+    let member = oncekey_raft::Member { peer: new.peer, public: new.public };
+    let deadline = Instant::now() + app.http.write_timeout * REPLACE_WRITES;
+    tracing::info!(%old, new = %new.id, "replacing a node");
+    app.node
+        .replace_member(old, new.id, member, deadline)
+        .await
+        .map_err(|error| not_replaced(&error))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn not_replaced(error: &ReplaceError) -> Problem {
+    let code = match error {
+        ReplaceError::NotAMember { .. } => Code::UnknownNode,
+        ReplaceError::NotMet { .. } => Code::MembershipConflict,
+        // A shard that did not answer; the enum may grow.
+        _ => Code::NoQuorum,
+    };
+    Problem::new(code, error.to_string())
+}

@@ -1,0 +1,8 @@
+//! One function for each endpoint: parse, check, propose, answer.
+//!
+//! Guarantees: a handler holds no state of its own and proposes only what has been checked.
+
+pub(crate) mod admin;
+pub(crate) mod bundles;
+pub(crate) mod devices;
+pub(crate) mod users;

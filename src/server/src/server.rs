@@ -1,0 +1,183 @@
+//! A running node: consensus behind two listeners.
+//!
+//! Guarantees: after [`Server::start`] both listeners are bound; a shutdown is clean: readiness
+//! fails first, then no connection is taken, requests in flight are answered within a deadline,
+//! and only then the node stops. A local fault of the node ends everything at once.
+//!
+//! Leaves out: signals and exit codes, which belong to the program.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use oncekey_raft::{Fault, Node};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use crate::{
+    app::App,
+    auth::{Authenticator, Open},
+    config::Config,
+    edge,
+    listener::{self, Limits},
+};
+
+/// Connections of operators at once.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A listener cannot be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The node itself.
+    #[error(transparent)]
+    Node(#[from] oncekey_raft::StartError),
+}
+
+/// Why a node ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A local fault: the disk is full or lost a write, a record is damaged. Nothing the process
+    /// holds is trusted further.
+    #[error("the node stopped: {0}")]
+    Fault(#[from] Fault),
+}
+
+/// A node that serves.
+pub struct Server {
+    app: Arc<App>,
+    public: Listener,
+    admin: Listener,
+}
+
+struct Listener {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts a node and its listeners. Every request is believed; see [`Open`].
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, Arc::new(Open)).await
+    }
+
+    /// The same with another way to tell who asks.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub async fn start_with(
+        config: Config,
+        authenticator: Arc<dyn Authenticator>,
+    ) -> Result<Self, StartError> {
+        let Config { node, public, admin, http, low_watermark, log: _ } = config;
+        // An address in use is found before the node touches its disk.
+        let public = bind(public).await?;
+        let admin = bind(admin).await?;
+        let node = Node::start(node).await?;
+        let app = Arc::new(App::new(node, authenticator, http, low_watermark));
+        let limits = |connections_max| Limits {
+            connections_max,
+            header_timeout: http.header_timeout,
+            drain_timeout: http.drain_timeout,
+        };
+        let server = Self {
+            public: Listener::start(
+                public,
+                edge::public(Arc::clone(&app)),
+                limits(http.connections_max),
+            ),
+            admin: Listener::start(
+                admin,
+                edge::admin(Arc::clone(&app)),
+                limits(ADMIN_CONNECTIONS_MAX),
+            ),
+            app,
+        };
+        tracing::info!(
+            public = %server.public_addr(),
+            admin = %server.admin_addr(),
+            peer = %server.peer_addr(),
+            "serving"
+        );
+        Ok(server)
+    }
+
+    /// Where clients are served.
+    #[must_use]
+    pub fn public_addr(&self) -> SocketAddr {
+        self.public.address
+    }
+
+    /// Where operators are served.
+    #[must_use]
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin.address
+    }
+
+    /// Where the other nodes are served.
+    #[must_use]
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.app.node.peer_addr()
+    }
+
+    /// Serves until `shutdown` resolves, then ends cleanly.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Fault`] as soon as the node has a local fault; requests in flight are cut, as
+    /// their outcome cannot be told.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        tokio::select! {
+            () = shutdown => {}
+            fault = self.app.node.faulted() => {
+                self.public.task.abort();
+                self.admin.task.abort();
+                return Err(fault.into());
+            }
+        }
+        tracing::info!("shutting down");
+        self.app.drain();
+        self.public.finish().await;
+        self.app.node.shutdown().await;
+        self.admin.finish().await;
+        tracing::info!("shut down");
+        Ok(())
+    }
+}
+
+impl Listener {
+    fn start(
+        (listener, address): (TcpListener, SocketAddr),
+        router: axum::Router,
+        limits: Limits,
+    ) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(listener::serve(listener, router, limits, stopped));
+        Self { address, stop, task }
+    }
+
+    async fn finish(self) {
+        self.stop.send_replace(true);
+        // Ends within the drain deadline; it is never aborted here.
+        let _ = self.task.await;
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
