@@ -1,1 +1,20 @@
 //! Harness: real node processes, supervised, watched and judged.
+//!
+//! Guarantees: what is proven with it is proven of the program that is shipped: a [`Cluster`] runs
+//! `oncekey serve` processes and talks to them over their sockets, and nothing of the server is
+//! linked in. Leaves out: simulation.
+pub mod binary;
+mod builder;
+pub mod check;
+mod cluster;
+pub mod history;
+pub mod http;
+mod plan;
+pub mod ports;
+mod process;
+pub mod wait;
+pub mod workload;
+
+pub use builder::{Builder, NODES_MAX};
+pub use cluster::Cluster;
+pub use plan::Engine;

@@ -1,0 +1,274 @@
+//! How a cluster is put together.
+//!
+//! Guarantees: a folder that has a plan is continued as it is; asking for something else there is
+//! an error. Leaves out: the running cluster; see [`Cluster`].
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use oncekey_types::{NodeId, limits};
+use tempfile::TempDir;
+use toml::Value;
+
+use crate::{
+    binary,
+    cluster::{Cluster, Folder, Parts},
+    plan::{Addresses, Engine, Plan},
+    ports::Port,
+};
+
+/// Most nodes of a cluster on one machine.
+pub const NODES_MAX: u16 = 9;
+
+const NODES_DEFAULT: u16 = 3;
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// Builds a [`Cluster`]. What is not said is as the existing folder has it, else the default.
+#[derive(Debug)]
+pub struct Builder {
+    nodes: Option<u16>,
+    engine: Option<Engine>,
+    shards: Option<u16>,
+    base_port: Option<u16>,
+    dir: Option<PathBuf>,
+    program: Option<PathBuf>,
+    settings: BTreeMap<String, Value>,
+    data_dirs: BTreeMap<NodeId, PathBuf>,
+    environment: BTreeMap<NodeId, Vec<(String, String)>>,
+    ready_limit: Duration,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            nodes: None,
+            engine: None,
+            shards: None,
+            base_port: None,
+            dir: None,
+            program: None,
+            settings: BTreeMap::new(),
+            data_dirs: BTreeMap::new(),
+            environment: BTreeMap::new(),
+            ready_limit: READY_LIMIT,
+        }
+    }
+
+    /// Number of nodes; three when not said.
+    #[must_use]
+    pub fn nodes(mut self, nodes: u16) -> Self {
+        self.nodes = Some(nodes);
+        self
+    }
+
+    /// Engine that keeps the state.
+    #[must_use]
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// Number of shards.
+    #[must_use]
+    pub fn shards(mut self, shards: u16) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// Node N serves clients at `port + N`, operators at `port + 10 + N` and the other nodes at
+    /// `port + 20 + N`. Any free ports when not said.
+    #[must_use]
+    pub fn base_port(mut self, port: u16) -> Self {
+        self.base_port = Some(port);
+        self
+    }
+
+    /// Keeps everything in `dir`, and continues there if it has been used before. A temporary
+    /// folder when not said.
+    #[must_use]
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// Runs `program` instead of the one that [`binary::find`] finds.
+    #[must_use]
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = Some(program.into());
+        self
+    }
+
+    /// Sets a `section.key` of every node's configuration.
+    #[must_use]
+    pub fn set(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.settings.insert(key.into(), value.into());
+        self
+    }
+
+    /// Puts the data of `node` elsewhere, on a disk of its own.
+    #[must_use]
+    pub fn data_dir(mut self, node: NodeId, dir: impl Into<PathBuf>) -> Self {
+        self.data_dirs.insert(node, dir.into());
+        self
+    }
+
+    /// Adds a variable to the environment of `node`.
+    #[must_use]
+    pub fn variable(
+        mut self,
+        node: NodeId,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Self {
+        self.environment.entry(node).or_default().push((name.into(), value.into()));
+        self
+    }
+
+    /// How long a node may take to become ready; a minute when not said.
+    #[must_use]
+    pub fn ready_limit(mut self, limit: Duration) -> Self {
+        self.ready_limit = limit;
+        self
+    }
+
+    /// Starts the nodes and waits until all are ready.
+    ///
+    /// # Errors
+    ///
+    /// When the folder, the ports or the program are not to be had, or a node ends or does not
+    /// become ready; then with the end of its log.
+    pub async fn start(self) -> Result<Cluster> {
+        let mut cluster = self.prepare()?;
+        cluster.start_all().await?;
+        Ok(cluster)
+    }
+
+    /// Prepares the cluster without starting a node.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start), apart from the nodes.
+    pub fn prepare(self) -> Result<Cluster> {
+        let program = match &self.program {
+            Some(program) => program.clone(),
+            None => binary::find()?,
+        };
+        let folder = match &self.dir {
+            Some(dir) => {
+                fs::create_dir_all(dir)
+                    .with_context(|| format!("cannot make {}", dir.display()))?;
+                Folder::Given(fs::canonicalize(dir)?)
+            }
+            None => Folder::Temporary(TempDir::with_prefix("oncekey-")?),
+        };
+        let (plan, ports) = match Plan::read(folder.path())? {
+            Some(plan) => self.continued(plan)?,
+            None => self.planned(folder.path())?,
+        };
+        Cluster::assemble(Parts {
+            folder,
+            plan,
+            ports,
+            program,
+            settings: self.settings,
+            data_dirs: self.data_dirs,
+            environment: self.environment,
+            ready_limit: self.ready_limit,
+        })
+    }
+
+    /// The plan of a folder that was used before.
+    fn continued(&self, plan: Plan) -> Result<(Plan, BTreeMap<NodeId, [Port; 3]>)> {
+        let nodes = u16::try_from(plan.nodes.len())?;
+        differs("nodes", self.nodes, nodes)?;
+        differs("engine", self.engine, plan.engine)?;
+        differs("shards", self.shards, plan.shards)?;
+        if let (Some(base), Some((id, first))) = (self.base_port, plan.nodes.first_key_value()) {
+            let planned = u64::from(first.public.port()).saturating_sub(id.0);
+            differs("base port", Some(u64::from(base)), planned)?;
+        }
+        let ports = plan
+            .nodes
+            .iter()
+            .map(|(id, at)| {
+                let port = |address: std::net::SocketAddr| Port::exactly(address.port());
+                Ok((*id, [port(at.public)?, port(at.admin)?, port(at.peer)?]))
+            })
+            .collect::<Result<_>>()?;
+        Ok((plan, ports))
+    }
+
+    /// A new plan, kept in `dir`.
+    fn planned(&self, dir: &Path) -> Result<(Plan, BTreeMap<NodeId, [Port; 3]>)> {
+        ensure_unused(dir)?;
+        let count = self.nodes.unwrap_or(NODES_DEFAULT);
+        ensure!(
+            (1..=NODES_MAX).contains(&count),
+            "{count} nodes asked for, allowed are 1 to {NODES_MAX}"
+        );
+        let mut ports = BTreeMap::new();
+        for id in 1..=count {
+            let port = |role: u16| match self.base_port {
+                None => Port::any(),
+                Some(base) => {
+                    let port =
+                        base.checked_add(10 * role + id).context("the base port is too high")?;
+                    Port::exactly(port)
+                }
+            };
+            ports.insert(NodeId(id.into()), [port(0)?, port(1)?, port(2)?]);
+        }
+        let nodes = ports.iter().map(|(id, ports)| (*id, addresses(ports, false))).collect();
+        let plan = Plan::new(
+            name_of(dir),
+            self.engine.unwrap_or_default(),
+            self.shards.unwrap_or(limits::SHARDS_DEFAULT),
+            nodes,
+        );
+        plan.write(dir)?;
+        Ok((plan, ports))
+    }
+}
+
+/// Where a node with `ports` (public, admin, peer) listens.
+pub(crate) fn addresses(ports: &[Port; 3], joins: bool) -> Addresses {
+    let [public, admin, peer] = ports.each_ref().map(Port::address);
+    Addresses { public, peer, admin, joins }
+}
+
+fn differs<T: PartialEq + std::fmt::Display>(what: &str, asked: Option<T>, is: T) -> Result<()> {
+    match asked {
+        Some(asked) if asked != is => {
+            bail!(
+                "the folder has a cluster with {what} {is}, asked for is {asked}; use another folder"
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a folder with files of somebody else.
+fn ensure_unused(dir: &Path) -> Result<()> {
+    let used = fs::read_dir(dir)?.next().transpose().map_err(io::Error::from)?.is_some();
+    ensure!(!used, "{} is not empty and has no cluster; use another folder", dir.display());
+    Ok(())
+}
+
+/// Name of the cluster: nodes of two clusters on one machine do not mistake each other even when
+/// one takes over the ports of the other.
+fn name_of(dir: &Path) -> String {
+    let name: String = dir
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default()
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(limits::CLUSTER_NAME_MAX_BYTES)
+        .collect();
+    if name.is_empty() { "local".to_owned() } else { name }
+}

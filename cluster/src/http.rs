@@ -1,0 +1,152 @@
+//! Plain HTTP requests: to the admin listeners, and to whatever a test wants to poke at.
+//!
+//! Guarantees: one attempt, a time limit on it, a limit on the size of the reply. Leaves out:
+//! retries, routing and TLS; for those see the client library.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{HeaderMap, Method, Request, StatusCode, header};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use oncekey_api::Problem;
+use serde::{Serialize, de::DeserializeOwned};
+
+const LIMIT: Duration = Duration::from_secs(10);
+const REPLY_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Sends requests.
+#[derive(Clone, Debug)]
+pub struct Http {
+    client: Client<HttpConnector, Full<Bytes>>,
+    limit: Duration,
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self::with_limit(LIMIT)
+    }
+}
+
+impl Http {
+    /// Requests that may take `limit`, reply included.
+    #[must_use]
+    pub fn with_limit(limit: Duration) -> Self {
+        Self { client: Client::builder(TokioExecutor::new()).build_http(), limit }
+    }
+
+    /// Sends `request`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no whole reply in time. Whether the request was carried out is then unknown.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Reply> {
+        let what = format!("{} {}", request.method(), request.uri());
+        let exchange = async {
+            let (head, body) = self.client.request(request).await?.into_parts();
+            let body = match Limited::new(body, REPLY_MAX_BYTES).collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(error) => bail!("the reply broke off: {error}"),
+            };
+            Ok(Reply { status: head.status, headers: head.headers, body })
+        };
+        tokio::time::timeout(self.limit, exchange)
+            .await
+            .with_context(|| format!("{what}: no reply within {:?}", self.limit))?
+            .context(what)
+    }
+
+    /// Sends a request without a body.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn bare(&self, method: Method, url: &str) -> Result<Reply> {
+        self.send(Request::builder().method(method).uri(url).body(Full::default())?).await
+    }
+
+    /// Sends `body` as JSON with further `headers`.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn json(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &impl Serialize,
+    ) -> Result<Reply> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(url)
+            .header(header::CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Full::from(serde_json::to_vec(body)?))?).await
+    }
+}
+
+impl Reply {
+    /// The body of a success.
+    ///
+    /// # Errors
+    ///
+    /// The problem of any other reply.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+        self.expect_success()?;
+        serde_json::from_slice(&self.body)
+            .with_context(|| format!("not the form of a reply: {}", self.text()))
+    }
+
+    /// Fails unless the reply is a success.
+    ///
+    /// # Errors
+    ///
+    /// The problem.
+    pub fn expect_success(&self) -> Result<()> {
+        if self.status.is_success() {
+            return Ok(());
+        }
+        match self.problem() {
+            Ok(problem) if problem.members.reasons.is_empty() => {
+                bail!("{}: {problem}", self.status)
+            }
+            Ok(problem) => {
+                bail!("{}: {problem}: {}", self.status, problem.members.reasons.join("; "))
+            }
+            Err(_) => bail!("{}: {}", self.status, self.text()),
+        }
+    }
+
+    /// The problem document in the body.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn problem(&self) -> Result<Problem> {
+        serde_json::from_slice(&self.body).with_context(|| format!("no problem: {}", self.text()))
+    }
+
+    /// The body as text, for messages.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
