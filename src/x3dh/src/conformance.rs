@@ -44,11 +44,11 @@ impl TryRng for FixedRng {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        Ok(u32::from_le_bytes([0; 4].map(|_: u8| self.byte())))
+        Ok(u32::from_le_bytes(core::array::from_fn(|_| self.byte())))
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        Ok(u64::from_le_bytes([0; 8].map(|_: u8| self.byte())))
+        Ok(u64::from_le_bytes(core::array::from_fn(|_| self.byte())))
     }
 
     fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {

@@ -122,7 +122,9 @@ pub enum SuccessionError {
         /// Sequence number of the list offered.
         offered: Seq,
     },
-    /// Lists between the pinned one and this are missing.
+    /// Lists between the pinned one and this are missing, so the chain cannot be followed. A
+    /// server refuses this; a device that was away may take it, for the account key has signed it,
+    /// and shows the change like any other.
     #[error("the device list skips from {pinned} to {offered}")]
     Gap {
         /// Sequence number of the pinned list.
@@ -313,7 +315,7 @@ impl VerifiedDeviceList {
     ///
     /// # Errors
     ///
-    /// A [`SuccessionError`]; each is to be shown to the user, none is to be healed silently.
+    /// A [`SuccessionError`]. Each is to be shown to the user, none to be healed silently.
     pub fn check_successor_of(&self, pinned: &Self) -> Result<(), SuccessionError> {
         let (old, new) = (&pinned.0, &self.0);
         if old.user() != new.user() {

@@ -15,6 +15,53 @@
 //! bytes ── Received::parse ── open ──▶ Opened ── accept ──▶ Accepted ── commit ──▶ Delivered
 //! ```
 //!
+//! ```
+//! use oncekey_types::{DeviceId, SignedPreKeyId, UnixSeconds, UserId};
+//! use oncekey_x3dh::{
+//!     Address, AppAd, Bundle, Expectations, LocalDevice, Received,
+//!     keys::{IdentityKeyPair, SignedPreKeyPair},
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let rng = &mut rand::rng();
+//! let now = UnixSeconds(1_790_000_000);
+//! let expires = UnixSeconds(now.0 + 90 * 24 * 3600);
+//!
+//! // Bob publishes.
+//! let bob = Address::new(&UserId::new("bob")?, DeviceId(1));
+//! let ik_b = IdentityKeyPair::generate(rng);
+//! let spk_b = SignedPreKeyPair::generate(SignedPreKeyId(1), rng);
+//! let bundle = Bundle {
+//!     owner: bob.clone(),
+//!     identity: *ik_b.public(),
+//!     signed_prekey: spk_b.sign(&ik_b, &bob, now, expires, rng),
+//!     one_time_prekey: None,
+//! };
+//!
+//! // Alice fetches, verifies and sends.
+//! let alice = Address::new(&UserId::new("alice")?, DeviceId(1));
+//! let ik_a = IdentityKeyPair::generate(rng);
+//! let local = LocalDevice { address: &alice, identity: &ik_a };
+//! let sealed = bundle
+//!     .verify(now, &Expectations::default())?
+//!     .initiate(local, AppAd::default(), rng)?
+//!     .seal(b"hello, bob")?;
+//!
+//! // Bob opens, stores and only then reads.
+//! let local = LocalDevice { address: &bob, identity: &ik_b };
+//! let delivered = Received::parse(&sealed.message, &bob)?
+//!     .open(local, &spk_b, None, AppAd::default())?
+//!     .accept(&Expectations { identity: Some(ik_a.public()), ..Expectations::default() })?
+//!     .commit(|record| {
+//!         // Insert record.dedup(), delete the one-time prekey, store record.session().
+//!         Ok::<(), std::io::Error>(())
+//!     })?;
+//! assert_eq!(delivered.payload.as_bytes(), b"hello, bob");
+//! assert_eq!(delivered.record.session().root().as_bytes(), sealed.session.root().as_bytes());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Guarantees: pure. No clock, no generator, no storage and no network of its own; times and
 //! generators are arguments. What passes from one step to the next has been checked, and secrets
 //! are erased where they are no longer needed.

@@ -1,4 +1,4 @@
-//! What one altered field does, with access to every field.
+//! What one altered field does, and what one leaked key does, with access to every field.
 
 use oncekey_types::{DeviceId, UnixSeconds};
 use proptest::prelude::*;
@@ -181,6 +181,49 @@ fn an_unaltered_handshake_opens() {
         let delivered =
             opened.accept(&Expectations::default()).unwrap().commit(|_| Ok::<(), ()>(())).unwrap();
         assert_eq!(delivered.payload.as_bytes(), PAYLOAD);
+    }
+}
+
+/// What whoever holds spk_b can send to Bob in Alice's name: DH1 is (IK_A, SPK_B), and spk_b will do
+/// for ik_a.
+fn forged(handshake: &mut Handshake, payload: &[u8]) -> InitialMessage {
+    let ek_a = EphemeralKey::generate(&mut handshake.rng);
+    let (alice, bundle) = (handshake.alice.local(), &handshake.bundle);
+    let context = initiator::context(&alice, bundle, ek_a.public(), AppAd::new(APP_AD).unwrap());
+    let opk = bundle.one_time_prekey.as_ref();
+    let ikm = Ikm::new(
+        [
+            handshake.spk.diffie_hellman(alice.identity.public().dh()).unwrap(),
+            ek_a.diffie_hellman(bundle.identity.dh()).unwrap(),
+            ek_a.diffie_hellman(bundle.signed_prekey.key.dh()).unwrap(),
+        ],
+        opk.map(|opk| ek_a.diffie_hellman(opk.key.dh()).unwrap()),
+    );
+    let th = context.transcript();
+    let ct = SharedKey::derive(ikm, &th).expand(th).0.seal(payload).unwrap();
+    InitialMessage { ephemeral: *ek_a.public(), ct, ..handshake.message.clone() }
+}
+
+#[test]
+fn a_leaked_signed_prekey_impersonates_any_alice_until_its_secret_is_deleted() {
+    for with_opk in [true, false] {
+        let mut handshake = Handshake::new(4, with_opk);
+        let pinned = *handshake.alice.identity.public();
+        let message = forged(&mut handshake, b"send me the plans");
+        let app_ad = AppAd::new(APP_AD).unwrap();
+        let pin = Expectations { identity: Some(&pinned), ..Expectations::default() };
+        // The limit of the protocol: not even the pin helps.
+        let opened = Received(message.clone())
+            .open(handshake.bob.local(), &handshake.spk, handshake.opk.as_ref(), app_ad)
+            .unwrap();
+        assert!(opened.accept(&pin).is_ok());
+
+        // Rotated, under the same id even, and the old secret gone: nothing opens any more.
+        let rotated = SignedPreKeyPair::generate(handshake.spk.id(), &mut handshake.rng);
+        let refused = Received(message)
+            .open(handshake.bob.local(), &rotated, handshake.opk.as_ref(), app_ad)
+            .err();
+        assert_eq!(refused, Some(OpenError::AeadFailed));
     }
 }
 
