@@ -112,7 +112,7 @@ impl Proposer {
         let result = match entry::encode(&batch) {
             Ok(bytes) => self.write(bytes).await,
             Err(error) => {
-                self.faults.raise(Fault::new(format!("a batch cannot be encoded: {error}")));
+                self.faults.raise(&Fault::new(format!("a batch cannot be encoded: {error}")));
                 Err(Rejected::Stopped)
             }
         };

@@ -136,7 +136,7 @@ struct FaultState {
 
 impl FaultSink {
     /// Records `fault` if it is the first, with one line for the operator.
-    pub(crate) fn raise(&self, fault: Fault) {
+    pub(crate) fn raise(&self, fault: &Fault) {
         if self.inner.fault.set(fault.clone()).is_ok() {
             tracing::error!(%fault, "this node stops: it cannot go on without risking its state");
         }
@@ -146,7 +146,7 @@ impl FaultSink {
     /// Raises `error` as a fault and returns it in the form that openraft wants.
     pub(crate) fn raise_io(&self, error: &dyn std::error::Error) -> std::io::Error {
         let what = chain(error);
-        self.raise(Fault::new(what.clone()));
+        self.raise(&Fault::new(what.clone()));
         std::io::Error::other(what)
     }
 

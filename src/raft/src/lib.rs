@@ -17,6 +17,7 @@ mod config;
 mod error;
 mod formation;
 mod identity;
+mod introduction;
 mod log_store;
 mod machine;
 mod members;

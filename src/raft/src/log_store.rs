@@ -221,7 +221,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let from = last.map_or(0, |last| last.index + 1);
         self.wal.truncate(self.group, from, None);
         let mut positions = self.positions.lock();
-        positions.last = last.or(positions.purged);
+        positions.last = positions.last.min(last).max(positions.purged);
         Ok(())
     }
 

@@ -94,7 +94,13 @@ impl Machine {
             }
         }
         self.header.applied = Some(entry.log_id);
-        self.space.commit(changes, &encode_header(&self.header)?)?;
+        let header = encode_header(&self.header)?;
+        if self.engine.kind().views_block_commits() {
+            // The view may be that of a peer pulling a snapshot, which this thread must not starve.
+            tokio::task::block_in_place(|| self.space.commit(changes, &header))?;
+        } else {
+            self.space.commit(changes, &header)?;
+        }
         Ok(Outcomes(outcomes))
     }
 }

@@ -23,10 +23,11 @@ use crate::{
     error::{Fault, FaultSink, ReplaceError, StartError, SubmitError, chain},
     formation,
     identity::Identity,
+    introduction,
     log_store::LogStore,
     machine::{Machine, read_header},
     members::{self, ReplaceFailure},
-    peer::{Inbound, NetworkFactory, PeerPool, Request, Response},
+    peer::{Inbound, NetworkFactory, PeerPool, Request, Response, ShardRequest},
     router::{Committed, LocalRead, Read, Router},
     service::Services,
     shard::Shard,
@@ -36,7 +37,7 @@ use crate::{
     upkeep,
 };
 
-/// Time between two attempts to introduce a joining node, or to replace a node.
+/// Time between two attempts to replace a node.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Time in which the shards that a stopping node leads should find new leaders.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -86,9 +87,6 @@ impl Node {
         let inbound = listen(&config, &disk, &faults, &services).await?;
 
         let mut tasks = JoinSet::new();
-        if !config.join.is_empty() {
-            tasks.spawn(introduce(Arc::clone(&pool), config.join.clone()));
-        }
         let shards = start_shards(&config, &slots, &disk, &pool, &faults).await?;
         let timing = config.timing;
         let router = Arc::new(Router {
@@ -102,6 +100,7 @@ impl Node {
             outage_patience: Duration::from_millis(timing.election_min_ms / 2),
         });
         services.open(Arc::clone(&router));
+        tasks.spawn(introduction::introduce(Arc::clone(&pool), config.join.clone()));
         tasks.spawn(formation::form(
             Arc::clone(&disk.identity),
             Arc::clone(&pool),
@@ -259,8 +258,9 @@ impl Node {
                     Err(_) => ReplaceFailure::Other("no quorum in time".to_owned()),
                 }
             } else if let Some(leader) = leader {
-                let (shard, member) = (shard.id.0, member.clone());
-                let request = Request::Replace { shard, old: old.0, new: new.0, member };
+                let replace =
+                    ShardRequest::Replace { old: old.0, new: new.0, member: member.clone() };
+                let request = Request::Shard(shard.id.0, replace);
                 match self.inner.pool.call(leader, request, left).await {
                     Ok(Response::Replaced) => return Ok(()),
                     Ok(Response::NotLeader { leader }) => ReplaceFailure::NotLeader { leader },
@@ -378,12 +378,11 @@ fn open_disk_blocking(config: &NodeConfig, faults: &FaultSink) -> Result<OpenedD
     let options = WalOptions { segment_bytes: config.wal_segment_bytes, ..WalOptions::default() };
     let sink = faults.clone();
     let on_fault = move |fault: &oncekey_storage::wal::WalFault| {
-        sink.raise(Fault::new(chain(fault)));
+        sink.raise(&Fault::new(chain(fault)));
     };
     let (wal, recovery) = Wal::open(Arc::new(disk), options, on_fault)
         .map_err(|error| StartError::Log(chain(&error)))?;
-    let options =
-        EngineOptions { cache_bytes: config.state_cache_bytes, ..EngineOptions::default() };
+    let options = EngineOptions { cache_bytes: config.state_cache_bytes };
     let engine = StateEngine::open(&dir.join("state"), config.engine, &options)
         .map_err(|error| StartError::State(chain(&error)))?;
     Ok(OpenedDisk { identity: Arc::new(identity), wal, recovery, engine })
@@ -481,33 +480,4 @@ fn raft_config(config: &NodeConfig) -> Result<openraft::Config, StartError> {
     }
     .validate()
     .map_err(|error| StartError::Config(chain(&error)))
-}
-
-/// Makes a joining node known to the members of the cluster that it joins, until each has met it.
-async fn introduce(pool: Arc<PeerPool>, addresses: Vec<String>) {
-    for address in &addresses {
-        loop {
-            match pool.introduce(address).await {
-                Ok(_) => break,
-                Err(error) => tracing::info!(address, %error, "cannot introduce this node yet"),
-            }
-            tokio::time::sleep(RETRY_PAUSE * 10).await;
-        }
-    }
-    let mut met = std::collections::BTreeSet::new();
-    loop {
-        for node in pool.known().into_keys() {
-            let known = pool.call(node, Request::Acquaintances, RETRY_PAUSE * 10).await;
-            if let Ok(Response::Acquaintances { members, .. }) = known {
-                met.insert(node);
-                for (node, member) in members {
-                    pool.learn(node, &member);
-                }
-            }
-        }
-        if pool.known().len() <= met.len() + 1 {
-            return;
-        }
-        tokio::time::sleep(RETRY_PAUSE * 10).await;
-    }
 }

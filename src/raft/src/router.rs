@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     batcher::Rejected,
     error::{Fault, FaultSink, SubmitError},
-    peer::{CallError, PeerPool, Request, Response},
+    peer::{CallError, PeerPool, Request, Response, ShardRequest},
     shard::Shard,
 };
 
@@ -106,7 +106,8 @@ impl Router {
             if leader == self.me {
                 return from_local(shard.batcher.submit(command.clone()).await);
             }
-            let request = Request::Submit { shard: shard.id.0, command: command.clone() };
+            let request =
+                Request::Shard(shard.id.0, ShardRequest::Submit(Box::new(command.clone())));
             from_peer(self.pool.call(leader, request, left).await, |response| match response {
                 Response::Submitted { outcome, index } => Some((outcome, LogIndex(index))),
                 _ => None,
@@ -126,7 +127,7 @@ impl Router {
             if leader == self.me {
                 return from_local(shard.query_as_leader(query).await);
             }
-            let request = Request::Query { shard: shard.id.0, query: query.clone() };
+            let request = Request::Shard(shard.id.0, ShardRequest::Query(query.clone()));
             from_peer(self.pool.call(leader, request, left).await, |response| match response {
                 Response::Answered { answer, index } => Some((answer, LogIndex(index))),
                 _ => None,

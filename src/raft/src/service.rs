@@ -19,7 +19,7 @@ use crate::{
     error::chain,
     identity::Identity,
     members::{self, ReplaceFailure},
-    peer::{PeerPool, Request, Response, Service},
+    peer::{PeerPool, Request, Response, Service, ShardRequest},
     router::Router,
     shard::Shard,
     transfer::{self, OpenTransfers},
@@ -78,8 +78,10 @@ impl Services {
                     Err(error) => failed(&error),
                 }
             }
-            ShardRequest::InstallSnapshot(vote) => self.install_snapshot(from, shard, vote).await,
-            ShardRequest::Submit(command) => match shard.batcher.submit(command).await {
+            ShardRequest::InstallSnapshot { vote } => {
+                self.install_snapshot(from, shard, vote).await
+            }
+            ShardRequest::Submit(command) => match shard.batcher.submit(*command).await {
                 Ok((outcome, index)) => Response::Submitted { outcome, index: index.0 },
                 Err(rejected) => from_rejected(&rejected),
             },
@@ -146,18 +148,6 @@ impl Services {
     }
 }
 
-/// A [`Request`] that is about one shard.
-enum ShardRequest {
-    Append(openraft::raft::AppendEntriesRequest<crate::type_config::TypeConfig>),
-    Vote(openraft::raft::VoteRequest<crate::type_config::TypeConfig>),
-    PreVote(openraft::raft::VoteRequest<crate::type_config::TypeConfig>),
-    TransferLeader(openraft::raft::TransferLeaderRequest<crate::type_config::TypeConfig>),
-    InstallSnapshot(Vote),
-    Submit(oncekey_store::command::Command),
-    Query(oncekey_store::query::Query),
-    Replace { old: u64, new: u64, member: Member },
-}
-
 impl Service for Services {
     fn met(&self, node: NodeId, member: &Member) {
         self.pool.learn(node.0, member);
@@ -168,35 +158,19 @@ impl Service for Services {
         from: NodeId,
         request: Request,
     ) -> Pin<Box<dyn Future<Output = Response> + Send>> {
-        let (shard, request) = match request {
-            Request::Append { shard, rpc } => (shard, ShardRequest::Append(rpc)),
-            Request::Vote { shard, rpc } => (shard, ShardRequest::Vote(rpc)),
-            Request::PreVote { shard, rpc } => (shard, ShardRequest::PreVote(rpc)),
-            Request::TransferLeader { shard, rpc } => (shard, ShardRequest::TransferLeader(rpc)),
-            Request::InstallSnapshot { shard, vote } => {
-                (shard, ShardRequest::InstallSnapshot(vote))
-            }
-            Request::Submit { shard, command } => (shard, ShardRequest::Submit(command)),
-            Request::Query { shard, query } => (shard, ShardRequest::Query(query)),
-            Request::Replace { shard, old, new, member } => {
-                (shard, ShardRequest::Replace { old, new, member })
-            }
-            Request::Acquaintances => {
-                return Box::pin(async move {
-                    Response::Acquaintances { met: self.identity.met(), members: self.pool.known() }
-                });
-            }
-            Request::OpenSnapshot { shard } => {
-                return Box::pin(async move { self.open_snapshot(shard) });
-            }
-            Request::PullSnapshot { transfer } => return Box::pin(self.pull_snapshot(transfer)),
-        };
-        Box::pin(async move {
-            match self.shard(shard).cloned() {
-                Some(shard) => self.for_shard(from, &shard, request).await,
-                None => Response::Failed { reason: format!("shard {shard} has not started") },
-            }
-        })
+        match request {
+            Request::Shard(shard, request) => Box::pin(async move {
+                match self.shard(shard).cloned() {
+                    Some(shard) => self.for_shard(from, &shard, request).await,
+                    None => Response::Failed { reason: format!("shard {shard} has not started") },
+                }
+            }),
+            Request::OpenSnapshot { shard } => Box::pin(async move { self.open_snapshot(shard) }),
+            Request::PullSnapshot { transfer } => Box::pin(self.pull_snapshot(transfer)),
+            Request::Acquaintances => Box::pin(async move {
+                Response::Acquaintances { met: self.identity.met(), members: self.pool.known() }
+            }),
+        }
     }
 }
 

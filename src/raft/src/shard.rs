@@ -127,7 +127,7 @@ impl Shard {
 
     fn fault(&self, error: &ApplyFault) -> Fault {
         let fault = Fault::new(format!("shard {}: {}", self.id, chain(error)));
-        self.faults.raise(fault.clone());
+        self.faults.raise(&fault);
         fault
     }
 }

@@ -157,7 +157,7 @@ pub(crate) async fn restore(
 ) -> Result<(), Fault> {
     let fault = |error: &dyn std::error::Error| {
         let fault = Fault::new(format!("shard {shard}: {}", chain(error)));
-        faults.raise(fault.clone());
+        faults.raise(&fault);
         fault
     };
     tracing::warn!(
@@ -167,7 +167,7 @@ pub(crate) async fn restore(
     );
     space.reset().map_err(|error| fault(&error))?;
     loop {
-        for node in pool.known().into_keys() {
+        for node in pool.others().into_keys() {
             match fetch(pool, node, shard, space).await {
                 Ok(fetched) if fetched.header.applied >= purged => {
                     let space = space.clone();

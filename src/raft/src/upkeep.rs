@@ -38,7 +38,7 @@ pub(crate) async fn run(
         for shard in shards.values() {
             let stopped = shard.raft.metrics().borrow_watched().running_state.clone().err();
             if let Some(error) = stopped {
-                faults.raise(Fault::new(format!(
+                faults.raise(&Fault::new(format!(
                     "shard {} has stopped: {}",
                     shard.id,
                     chain(&error)

@@ -201,7 +201,7 @@ impl Greeter {
                 Err(HelloReply::OtherIncarnation)
             }
             Err(MeetError::Write(error)) => {
-                self.faults.raise(Fault::new(format!("the identity cannot be written: {error}")));
+                self.faults.raise(&Fault::new(format!("the identity cannot be written: {error}")));
                 refuse(format!("node {me} stops"))
             }
         }

@@ -17,4 +17,4 @@ pub(crate) use inbound::{Inbound, Service};
 pub(crate) use link::CallError;
 pub(crate) use network::NetworkFactory;
 pub(crate) use pool::PeerPool;
-pub(crate) use wire::{Request, Response, SnapshotPart};
+pub(crate) use wire::{Request, Response, ShardRequest, SnapshotPart};

@@ -23,7 +23,7 @@ use openraft::{
 use super::{
     link::CallError,
     pool::PeerPool,
-    wire::{Request, Response},
+    wire::{Request, Response, ShardRequest},
 };
 use crate::{
     config::Member,
@@ -65,8 +65,9 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    async fn call(&self, request: Request, timeout: Duration) -> Result<Response, RpcError> {
-        self.pool.call(self.target, request, timeout).await.map_err(rpc_error)
+    async fn call(&self, request: ShardRequest, timeout: Duration) -> Result<Response, RpcError> {
+        let request = Request::Shard(self.shard, request);
+        self.pool.call(self.target, request, timeout).await.map_err(|error| rpc_error(&error))
     }
 }
 
@@ -78,7 +79,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
-        match self.call(Request::Append { shard: self.shard, rpc }, APPEND_TIMEOUT).await? {
+        match self.call(ShardRequest::Append(rpc), APPEND_TIMEOUT).await? {
             Response::Append(response) => Ok(response),
             other => Err(unexpected(other)),
         }
@@ -94,14 +95,18 @@ impl RaftNetworkV2<TypeConfig> for Network {
     {
         Box::pin(async move {
             let shard = self.shard;
-            let link = self.pool.link(self.target).await.map_err(rpc_error)?;
+            let link = self.pool.link(self.target).await.map_err(|error| rpc_error(&error))?;
             let answers = input.map(move |rpc| {
                 let link = Arc::clone(&link);
                 let prev = rpc.prev_log_id;
                 let last = rpc.entries.last().map(|entry| entry.log_id).or(prev);
                 async move {
-                    let request = Request::Append { shard, rpc };
-                    match link.call(request, APPEND_TIMEOUT).await.map_err(rpc_error)? {
+                    let request = Request::Shard(shard, ShardRequest::Append(rpc));
+                    match link
+                        .call(request, APPEND_TIMEOUT)
+                        .await
+                        .map_err(|error| rpc_error(&error))?
+                    {
                         Response::Append(response) => Ok(response.into_stream_result(prev, last)),
                         other => Err(unexpected(other)),
                     }
@@ -116,7 +121,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        match self.call(Request::Vote { shard: self.shard, rpc }, option.hard_ttl()).await? {
+        match self.call(ShardRequest::Vote(rpc), option.hard_ttl()).await? {
             Response::Vote(response) => Ok(response),
             other => Err(unexpected(other)),
         }
@@ -127,7 +132,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        match self.call(Request::PreVote { shard: self.shard, rpc }, option.hard_ttl()).await? {
+        match self.call(ShardRequest::PreVote(rpc), option.hard_ttl()).await? {
             Response::Vote(response) => Ok(response),
             other => Err(unexpected(other)),
         }
@@ -142,8 +147,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         // The follower pulls the newest state itself; the one openraft holds is not needed.
         drop(snapshot);
-        let install =
-            self.call(Request::InstallSnapshot { shard: self.shard, vote }, INSTALL_TIMEOUT);
+        let install = self.call(ShardRequest::InstallSnapshot { vote }, INSTALL_TIMEOUT);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             response = install => match response {
@@ -159,10 +163,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
-        match self
-            .call(Request::TransferLeader { shard: self.shard, rpc }, option.hard_ttl())
-            .await?
-        {
+        match self.call(ShardRequest::TransferLeader(rpc), option.hard_ttl()).await? {
             Response::TransferLeader(response) => Ok(response),
             other => Err(unexpected(other)),
         }
@@ -184,11 +185,11 @@ where
     })
 }
 
-fn rpc_error(error: CallError) -> RpcError {
+fn rpc_error(error: &CallError) -> RpcError {
     match error {
-        CallError::Timeout | CallError::Encode(_) => RPCError::Network(NetworkError::new(&error)),
+        CallError::Timeout | CallError::Encode(_) => RPCError::Network(NetworkError::new(error)),
         CallError::Unreachable(_) | CallError::Closed | CallError::Overloaded => {
-            RPCError::Unreachable(Unreachable::new(&error))
+            RPCError::Unreachable(Unreachable::new(error))
         }
     }
 }

@@ -58,11 +58,24 @@ impl PeerPool {
         member.clone_into(&mut peer.member.lock());
     }
 
+    /// Says where `node` was last seen by another node; what this one knows itself is kept.
+    pub(crate) fn learn_if_unknown(&self, node: u64, member: &Member) {
+        if !self.peers.lock().contains_key(&node) {
+            self.learn(node, member);
+        }
+    }
+
+    /// Where the other nodes are that this one was told of.
+    pub(crate) fn others(&self) -> BTreeMap<u64, Member> {
+        let peers = self.peers.lock();
+        peers.iter().map(|(node, peer)| (*node, peer.member.lock().clone())).collect()
+    }
+
     /// Where all nodes are that this one was told of, itself included.
     pub(crate) fn known(&self) -> BTreeMap<u64, Member> {
-        let peers = self.peers.lock();
-        let others = peers.iter().map(|(node, peer)| (*node, peer.member.lock().clone()));
-        others.chain([(self.identity.node().0, self.me.clone())]).collect()
+        let mut known = self.others();
+        known.insert(self.identity.node().0, self.me.clone());
+        known
     }
 
     /// The connection to `node`, dialled when there is none.
@@ -169,7 +182,7 @@ impl PeerPool {
             HelloReply::Refused { reason } => Err(format!("{address} refused: {reason}")),
             HelloReply::OtherIncarnation => {
                 let me = self.identity.node();
-                self.faults.raise(Fault::new(format!(
+                self.faults.raise(&Fault::new(format!(
                     "node {me} was a member with another disk; a node whose disk was lost must not \
                      vote under its old id: give it a new node id and let it replace node {me}"
                 )));

@@ -73,50 +73,33 @@ pub(crate) struct Envelope<T> {
 /// What a node asks another.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Request {
-    Append {
-        shard: u16,
-        rpc: AppendEntriesRequest<TypeConfig>,
-    },
-    Vote {
-        shard: u16,
-        rpc: VoteRequest<TypeConfig>,
-    },
-    PreVote {
-        shard: u16,
-        rpc: VoteRequest<TypeConfig>,
-    },
-    TransferLeader {
-        shard: u16,
-        rpc: TransferLeaderRequest<TypeConfig>,
-    },
-    /// Fetch the snapshot of the shard from the asking node and install it.
-    InstallSnapshot {
-        shard: u16,
-        vote: Vote,
-    },
+    /// Something of one shard's group.
+    Shard(u16, ShardRequest),
     /// Open a snapshot of the shard's state for [`Request::PullSnapshot`].
-    OpenSnapshot {
-        shard: u16,
-    },
+    OpenSnapshot { shard: u16 },
     /// The next chunk of an opened snapshot.
-    PullSnapshot {
-        transfer: u64,
-    },
-    /// Propose to the shard, if the asked node leads it.
-    Submit {
-        shard: u16,
-        command: Command,
-    },
-    /// Read from the shard, if the asked node leads it.
-    Query {
-        shard: u16,
-        query: Query,
-    },
+    PullSnapshot { transfer: u64 },
     /// Which nodes the asked node has met, and where it believes the members are.
     Acquaintances,
-    /// Put `new` in the place of `old` in the shard's membership, if the asked node leads it.
+}
+
+/// What a node asks another about one shard.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum ShardRequest {
+    Append(AppendEntriesRequest<TypeConfig>),
+    Vote(VoteRequest<TypeConfig>),
+    PreVote(VoteRequest<TypeConfig>),
+    TransferLeader(TransferLeaderRequest<TypeConfig>),
+    /// Fetch the snapshot of the shard from the asking node and install it.
+    InstallSnapshot {
+        vote: Vote,
+    },
+    /// Propose, if the asked node leads the shard.
+    Submit(Box<Command>),
+    /// Read, if the asked node leads the shard.
+    Query(Query),
+    /// Put `new` in the place of `old` in the membership, if the asked node leads the shard.
     Replace {
-        shard: u16,
         old: u64,
         new: u64,
         member: Member,

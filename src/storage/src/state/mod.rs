@@ -57,6 +57,16 @@ pub enum EngineKind {
 }
 
 impl EngineKind {
+    /// Whether commits of a shard wait while a [`ShardView`] of it lives.
+    #[must_use]
+    pub fn views_block_commits(self) -> bool {
+        match self {
+            Self::Fjall => false,
+            #[cfg(feature = "sled")]
+            Self::Sled => true,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Fjall => "fjall",
@@ -172,6 +182,7 @@ pub struct EngineStats {
 /// The opened state of a node. Clones share it.
 #[derive(Clone)]
 pub struct StateEngine {
+    kind: EngineKind,
     engine: Arc<dyn Engine>,
     shards: Arc<Mutex<BTreeMap<ShardId, Arc<Shard>>>>,
 }
@@ -202,7 +213,13 @@ impl StateEngine {
             EngineKind::Sled => Arc::new(sled::Sled::open(&dir, options)?),
         };
         check_format(&*engine)?;
-        Ok(Self { engine, shards: Arc::default() })
+        Ok(Self { kind, engine, shards: Arc::default() })
+    }
+
+    /// Which engine it is.
+    #[must_use]
+    pub fn kind(&self) -> EngineKind {
+        self.kind
     }
 
     /// The space of one shard. The first call for a shard removes what an interrupted snapshot left

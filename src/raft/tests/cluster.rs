@@ -1,0 +1,272 @@
+//! Three nodes in one process, over real sockets and real disks.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
+
+use std::{collections::BTreeMap, net::TcpListener, path::PathBuf, time::Duration};
+
+use oncekey_raft::{EngineKind, Member, Node, NodeConfig, StartError, SubmitError, Timing};
+use oncekey_store::{
+    command::{
+        AddOneTimePreKeys, BucketPolicy, Command, Dispense, IdentityKey, KeyBytes, OneTimePreKey,
+        Policy, Register, SignedPreKey, WriteTag,
+    },
+    outcome::{Issue, Outcome},
+    query::{Answer, Query},
+};
+use oncekey_types::{
+    CallerId, DeviceId, NodeId, OneTimePreKeyId, RequestId, Seq, SignedPreKeyId, UnixSeconds,
+    UserId,
+};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const KEYS: u32 = 100;
+
+struct Cluster {
+    dir: TempDir,
+    members: BTreeMap<NodeId, Member>,
+    log_entries_max: u64,
+    nodes: BTreeMap<NodeId, Node>,
+}
+
+impl Cluster {
+    async fn start(log_entries_max: u64) -> Self {
+        let members = (1..=3).map(|id| (NodeId(id), free_member())).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let mut cluster = Self { dir, members, log_entries_max, nodes: BTreeMap::new() };
+        for id in 1..=3 {
+            cluster.start_node(NodeId(id)).await.unwrap();
+        }
+        cluster
+            .wait("every shard has a leader", |node| {
+                node.status().shards.iter().all(|shard| shard.is_ready())
+            })
+            .await;
+        cluster
+    }
+
+    fn folder(&self, node: NodeId) -> PathBuf {
+        self.dir.path().join(node.to_string())
+    }
+
+    fn config(&self, node: NodeId) -> NodeConfig {
+        NodeConfig {
+            node,
+            cluster: "test".to_owned(),
+            data_dir: self.folder(node),
+            peer_listen: self.members[&node].peer.parse().unwrap(),
+            me: self.members[&node].clone(),
+            members: self.members.clone(),
+            join: Vec::new(),
+            shards: 2,
+            engine: EngineKind::Fjall,
+            state_cache_bytes: 8 << 20,
+            policy: Policy {
+                per_caller: BucketPolicy { capacity: 0, refill_ms: 1 },
+                per_target: BucketPolicy { capacity: 0, refill_ms: 1 },
+                ..Policy::default()
+            },
+            timing: Timing::default(),
+            wal_segment_bytes: 1 << 20,
+            log_entries_max: self.log_entries_max,
+        }
+    }
+
+    async fn start_node(&mut self, node: NodeId) -> Result<(), StartError> {
+        let started = Node::start(self.config(node)).await?;
+        self.nodes.insert(node, started);
+        Ok(())
+    }
+
+    /// Ends a node as a crash would, as far as one process can.
+    async fn stop(&mut self, node: NodeId) {
+        self.nodes.remove(&node).unwrap().shutdown().await;
+    }
+
+    async fn wait(&self, what: &str, condition: impl Fn(&Node) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        let mut poll = tokio::time::interval(Duration::from_millis(10));
+        while !self.nodes.values().all(&condition) {
+            let status: Vec<_> = self.nodes.values().map(Node::status).collect();
+            assert!(Instant::now() < deadline, "never happened: {what}; last seen: {status:#?}");
+            poll.tick().await;
+        }
+    }
+}
+
+fn free_member() -> Member {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    Member { peer: listener.local_addr().unwrap().to_string(), public: String::new() }
+}
+
+fn bob() -> UserId {
+    UserId::new("bob").unwrap()
+}
+
+fn keys(ids: std::ops::Range<u32>) -> Vec<OneTimePreKey> {
+    ids.map(|id| OneTimePreKey {
+        id: OneTimePreKeyId(id),
+        key: KeyBytes(id.to_be_bytes().to_vec()),
+        signature: KeyBytes(vec![1; 64]),
+    })
+    .collect()
+}
+
+fn register() -> Command {
+    Command::Register(Register {
+        user: bob(),
+        device: DeviceId(1),
+        tag: WriteTag { seq: Seq(1), digest: [1; 32] },
+        identity_key: IdentityKey { kind: 1, key: KeyBytes(vec![2; 32]) },
+        authentication_key: KeyBytes(vec![3; 32]),
+        authentication_signature: KeyBytes(vec![4; 64]),
+        signed_prekey: SignedPreKey {
+            id: SignedPreKeyId(1),
+            key: KeyBytes(vec![5; 32]),
+            created: UnixSeconds(1),
+            expires: UnixSeconds(2),
+            signature: KeyBytes(vec![6; 64]),
+        },
+        one_time_prekeys: keys(1..KEYS + 1),
+        device_list: None,
+    })
+}
+
+fn dispense(request: u32) -> Command {
+    Command::Dispense(Dispense {
+        user: bob(),
+        devices: None,
+        caller: CallerId::new("alice").unwrap(),
+        request: RequestId::new(format!("request-{request}")).unwrap(),
+        require_one_time_prekey: false,
+    })
+}
+
+async fn submit(node: &Node, command: Command) -> Outcome {
+    node.submit(&bob(), command, Instant::now() + DEADLINE).await.unwrap().outcome
+}
+
+/// The id that a dispense gave, and whether it was given before.
+fn issued(outcome: &Outcome) -> (u32, bool) {
+    let Outcome::Dispensed(dispensed) = outcome else { panic!("not dispensed: {outcome:?}") };
+    let Issue::Issued(key) = &dispensed.bundles[0].one_time_prekey else {
+        panic!("no key: {dispensed:?}")
+    };
+    (key.id.0, dispensed.repeated)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_node_pops_each_key_once_and_repeats_its_answers() {
+    let cluster = Cluster::start(1000).await;
+    let nodes: Vec<_> = cluster.nodes.values().collect();
+    submit(nodes[0], register()).await;
+    let mut first = Vec::new();
+    for request in 0..30 {
+        let outcome = submit(nodes[request as usize % 3], dispense(request)).await;
+        first.push(issued(&outcome));
+    }
+    assert_eq!(first, (1..=30).map(|id| (id, false)).collect::<Vec<_>>(), "first in, first out");
+    for request in 0..30 {
+        let outcome = submit(nodes[(request as usize + 1) % 3], dispense(request)).await;
+        assert_eq!(issued(&outcome), (request + 1, true), "request {request} again");
+    }
+    let query = Query::Status { user: bob(), device: DeviceId(1) };
+    let read = nodes[2].query(&query, Instant::now() + DEADLINE).await.unwrap();
+    let Answer::Status(Some(status)) = read.answer else { panic!("{read:?}") };
+    assert_eq!(status.pool.count, KEYS - 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_quorum_the_replica_answers_and_nothing_is_popped() {
+    let mut cluster = Cluster::start(1000).await;
+    submit(&cluster.nodes[&NodeId(1)], register()).await;
+    cluster
+        .wait("every replica has the device", |node| {
+            let query = Query::User { user: bob() };
+            matches!(node.query_local(&query).unwrap().answer, Answer::User(Some(_)))
+        })
+        .await;
+    cluster.stop(NodeId(2)).await;
+    cluster.stop(NodeId(3)).await;
+    let node = &cluster.nodes[&NodeId(1)];
+    let soon = Instant::now() + Duration::from_millis(300);
+    let result = node.submit(&bob(), dispense(1), soon).await;
+    assert!(matches!(result, Err(SubmitError::NoQuorum { .. })), "{result:?}");
+    let read = node.query_local(&Query::Peek { user: bob(), devices: None }).unwrap();
+    assert!(matches!(read.answer, Answer::Peek(Some(_))), "{read:?}");
+    assert!(read.as_of.is_some(), "the replica knows its age: {read:?}");
+
+    cluster.start_node(NodeId(2)).await.unwrap();
+    let (id, _) = issued(&submit(&cluster.nodes[&NodeId(2)], dispense(1)).await);
+    assert_eq!(id, 1, "the first key is still there, or was kept for this very request");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_fell_behind_the_log_gets_a_snapshot() {
+    let mut cluster = Cluster::start(20).await;
+    submit(&cluster.nodes[&NodeId(1)], register()).await;
+    cluster.stop(NodeId(3)).await;
+    for round in 0..8 {
+        let base = KEYS + 1 + round * 10;
+        let add = Command::AddOneTimePreKeys(AddOneTimePreKeys {
+            user: bob(),
+            device: DeviceId(1),
+            tag: WriteTag { seq: Seq(u64::from(round) + 2), digest: [7; 32] },
+            one_time_prekeys: keys(base..base + 10),
+        });
+        submit(&cluster.nodes[&NodeId(1)], add).await;
+        for request in 0..20 {
+            submit(&cluster.nodes[&NodeId(2)], dispense(round * 100 + request)).await;
+        }
+    }
+    let shard = cluster.nodes[&NodeId(1)].shard_of(&bob());
+    let of = |node: &Node| {
+        node.status().shards.into_iter().find(|status| status.shard == shard).unwrap()
+    };
+    cluster.wait("the log is purged", |node| of(node).purged.0 > 100).await;
+    let target = of(&cluster.nodes[&NodeId(1)]).applied;
+    cluster.start_node(NodeId(3)).await.unwrap();
+    cluster.wait("all have caught up", |node| of(node).applied >= target).await;
+    let query = Query::Status { user: bob(), device: DeviceId(1) };
+    let answers: Vec<_> =
+        cluster.nodes.values().map(|node| node.query_local(&query).unwrap().answer).collect();
+    assert!(matches!(answers[0], Answer::Status(Some(_))));
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "replicas differ: {answers:#?}");
+    let again = submit(&cluster.nodes[&NodeId(3)], dispense(0)).await;
+    assert_eq!(issued(&again), (1, true), "the retries are in the snapshot");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_its_disk_is_turned_away_and_replaced_under_a_new_id() {
+    let mut cluster = Cluster::start(20).await;
+    submit(&cluster.nodes[&NodeId(1)], register()).await;
+    for request in 0..60 {
+        submit(&cluster.nodes[&NodeId(1)], dispense(request)).await;
+    }
+    cluster.stop(NodeId(3)).await;
+    std::fs::remove_dir_all(cluster.folder(NodeId(3))).unwrap();
+    cluster.start_node(NodeId(3)).await.unwrap();
+    let wiped = cluster.nodes.remove(&NodeId(3)).unwrap();
+    let fault = tokio::time::timeout(DEADLINE, wiped.faulted()).await.unwrap();
+    assert!(fault.to_string().contains("must not vote under its old id"), "{fault}");
+    wiped.shutdown().await;
+
+    let member = free_member();
+    cluster.members.insert(NodeId(4), member.clone());
+    let mut config = cluster.config(NodeId(4));
+    config.members = BTreeMap::new();
+    config.join = vec![cluster.members[&NodeId(1)].peer.clone()];
+    cluster.nodes.insert(NodeId(4), Node::start(config).await.unwrap());
+    let deadline = Instant::now() + DEADLINE;
+    cluster.nodes[&NodeId(2)].replace_member(NodeId(3), NodeId(4), member, deadline).await.unwrap();
+
+    cluster.stop(NodeId(1)).await;
+    let outcome = submit(&cluster.nodes[&NodeId(4)], dispense(60)).await;
+    assert_eq!(issued(&outcome), (61, false), "the new node is half of the quorum");
+    assert_eq!(issued(&submit(&cluster.nodes[&NodeId(2)], dispense(7)).await), (8, true));
+}
