@@ -57,8 +57,7 @@ impl<S: StateRead> Machine<'_, S> {
             }
             self.queue_bucket(key, bucket)?;
             if self.meta.buckets.len() > self.bounds.buckets {
-                let oldest = self.oldest_bucket()?;
-                self.drop_oldest_bucket(oldest);
+                self.drop_oldest_bucket()?;
             }
         }
         Ok(())
@@ -71,11 +70,11 @@ impl<S: StateRead> Machine<'_, S> {
             return Ok(false);
         }
         let bucket = self.records.read(&queued.bucket)?.ok_or_else(|| missing(Kind::Bucket))?;
-        let key = queued.bucket.clone();
-        self.drop_oldest_bucket(Some(queued));
+        self.unqueue_bucket();
         if bucket.full_at > self.now() {
-            self.records.write(&key, &bucket)?;
-            self.queue_bucket(key, bucket)?;
+            self.queue_bucket(queued.bucket, bucket)?;
+        } else {
+            self.records.delete(&queued.bucket);
         }
         Ok(true)
     }
@@ -92,12 +91,18 @@ impl<S: StateRead> Machine<'_, S> {
         Ok(Some(queued.ok_or_else(|| missing(Kind::BucketQueue))?))
     }
 
-    fn drop_oldest_bucket(&mut self, oldest: Option<QueuedBucket>) {
-        if let Some(oldest) = oldest {
+    /// Takes the oldest bucket out of the queue.
+    fn unqueue_bucket(&mut self) {
+        self.records.delete(&BucketQueueKey(self.meta.buckets.head));
+        self.meta.buckets.pop();
+    }
+
+    fn drop_oldest_bucket(&mut self) -> Result<(), ApplyFault> {
+        if let Some(oldest) = self.oldest_bucket()? {
+            self.unqueue_bucket();
             self.records.delete(&oldest.bucket);
-            self.records.delete(&BucketQueueKey(self.meta.buckets.head));
-            self.meta.buckets.pop();
         }
+        Ok(())
     }
 }
 
