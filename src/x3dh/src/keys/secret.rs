@@ -365,4 +365,19 @@ mod tests {
         let b = ephemeral.diffie_hellman(identity.public().dh()).unwrap();
         assert_eq!(a.as_bytes(), b.as_bytes());
     }
+
+    #[test]
+    fn a_key_agreement_with_a_point_of_low_order_is_refused() {
+        // No parser lets such a key in; should one ever, the agreement still fails.
+        let low = DhPublic::from_dalek(x25519_dalek::PublicKey::from([0; 32]));
+        let rng = &mut StdRng::seed_from_u64(3);
+        let refused = Err(NonContributory);
+        let unit = |result: Result<SharedSecret, _>| result.map(drop);
+        assert_eq!(unit(IdentityKeyPair::generate(rng).diffie_hellman(&low)), refused);
+        assert_eq!(unit(EphemeralKey::generate(rng).diffie_hellman(&low)), refused);
+        let spk = SignedPreKeyPair::generate(SignedPreKeyId(1), rng);
+        assert_eq!(unit(spk.diffie_hellman(&low)), refused);
+        let opk = OneTimePreKeyPair::generate(OneTimePreKeyId(1), rng);
+        assert_eq!(unit(opk.diffie_hellman(&low)), refused);
+    }
 }
