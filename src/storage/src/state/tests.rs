@@ -15,8 +15,8 @@ static SLED: Mutex<()> = Mutex::new(());
 /// A state that can be closed and opened again.
 struct Bench {
     kind: EngineKind,
-    dir: TempDir,
     engine: Option<StateEngine>,
+    dir: TempDir,
     _turn: Option<MutexGuard<'static, ()>>,
 }
 
@@ -29,7 +29,7 @@ impl Bench {
         };
         let dir = tempfile::tempdir().unwrap();
         let engine = Some(open(dir.path(), kind).unwrap());
-        Self { kind, dir, engine, _turn: turn }
+        Self { kind, engine, dir, _turn: turn }
     }
 
     fn engine(&self) -> &StateEngine {

@@ -92,13 +92,9 @@ impl Index {
         self.groups.insert(id, Group { state: state.clone(), slots, payloads: BTreeMap::new() });
     }
 
-    /// The first entry whose place is unknown, if any.
-    pub(super) fn first_unseen(&self) -> Option<(GroupId, u64)> {
-        self.groups.iter().find_map(|(id, group)| {
-            let indexes = group.state.entries.clone();
-            let unseen = |(_, slot): &(u64, &Slot)| **slot == Slot::Unseen;
-            indexes.zip(&group.slots).find(unseen).map(|(index, _)| (*id, index))
-        })
+    /// Whether the place of any entry is unknown.
+    pub(super) fn has_unseen(&self) -> bool {
+        self.groups.values().any(|group| group.slots.contains(&Slot::Unseen))
     }
 
     /// Adds entries that are to be written; returns the ticket of the first. The others have the

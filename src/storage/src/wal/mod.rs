@@ -89,9 +89,7 @@ impl Default for WalOptions {
 #[non_exhaustive]
 pub enum WalFault {
     /// No space left on the device.
-    #[error(
-        "no space left for the log while {action} {file}: free some space, then start the node again"
-    )]
+    #[error("no space left while {action} {file}: free some space, then start the node again")]
     DiskFull {
         /// What was being done.
         action: &'static str,
@@ -135,9 +133,11 @@ impl WalFault {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Acknowledged data is damaged or missing.
+    /// Something acknowledged is damaged or missing. The node must not vote again: it may have
+    /// forgotten a vote or an entry that others count on.
     #[error(
-        "segment {segment:016x} is damaged at byte {offset}: {what}; this node must not vote: wipe its data directory and let it join again under a new node id"
+        "the log is damaged in segment {segment:016x} at byte {offset}: {what}; this node must not \
+         vote: wipe its data directory and let it join again under a new node id"
     )]
     Damaged {
         /// The segment.
@@ -168,7 +168,9 @@ pub enum OpenError {
 pub enum ReadError {
     /// An entry is damaged on disk.
     #[error(
-        "segment {segment:016x} is damaged at byte {offset}: entry {index} of group {group} does not match its checksum"
+        "the log is damaged in segment {segment:016x} at byte {offset}: entry {index} of group \
+         {group} does not match its checksum; this node must not vote: wipe its data directory and \
+         let it join again under a new node id"
     )]
     Damaged {
         /// The segment.
@@ -301,7 +303,8 @@ impl Wal {
     }
 
     /// Notes the group's committed position. It rides along with the next batch and never forces a
-    /// sync, so after a crash an older one may be found.
+    /// sync, so after a crash an older one may be found. One longer than
+    /// [`GROUP_STATE_MAX_BYTES`](oncekey_types::limits::GROUP_STATE_MAX_BYTES) is not kept.
     pub fn save_committed(&self, group: GroupId, committed: Bytes) {
         self.inner.shared.save_committed(group, committed);
     }

@@ -151,8 +151,7 @@ impl Replay<'_> {
             }
             open = self.replay_segment(loaded)?;
         }
-        if let Some((GroupId(group), index)) = self.index.first_unseen() {
-            tracing::error!(group, index, "an entry of the log is in no segment");
+        if self.index.has_unseen() {
             let oldest = ids.first().copied().unwrap_or_default();
             return Err(damaged(oldest.saturating_sub(1), 0, "the segment is missing"));
         }

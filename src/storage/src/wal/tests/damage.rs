@@ -109,6 +109,31 @@ fn a_missing_segment_is_found() {
 }
 
 #[test]
+fn a_damaged_seal_is_found() {
+    // Nothing is purged here, so nothing but the seal gives the segments away.
+    let disk = SimDisk::new();
+    let (mut bed, _) = Bed::open(&disk).unwrap();
+    for _ in 0..20 {
+        bed.step(&Step::Append { group: 1, count: 1, bytes: 100 }).unwrap();
+    }
+    bed.wal.shutdown();
+    let names = segment_names(&disk);
+    for name in &names[..names.len() - 1] {
+        let log = disk.content(name).unwrap();
+        let id = u64::from_str_radix(&name[..16], 16).unwrap();
+        let headers = (0..log.len()).step_by(8).filter_map(|at| {
+            record::BatchHeader::decode(&log[at..], id).map(|header| (at, header.kind))
+        });
+        let (at, kind) = headers.max_by_key(|(at, _)| *at).unwrap();
+        assert_eq!(kind, record::BatchKind::Seal, "{name}");
+        let disk = disk.fork();
+        disk.flip_bit(name, at + 20, 0);
+        let refused = content(&disk).map(drop).unwrap_err();
+        assert!(matches!(refused, OpenError::Damaged { .. }), "{name}: {refused}");
+    }
+}
+
+#[test]
 fn a_log_of_another_version_is_refused() {
     let disk = SimDisk::new();
     let (bed, _) = Bed::open(&disk).unwrap();

@@ -6,14 +6,13 @@
 //!
 //! Leaves out: time. An operation takes none.
 
-use std::collections::BTreeMap;
+mod device;
+
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use self::device::{Change, Device, Fault, Inode, NameChange};
 use super::{Disk, DiskFile};
-
-/// The part of a write that reaches the device as a whole.
-const SECTOR_BYTES: usize = 512;
 
 /// What of the unsynced changes is on the device after a power cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -285,204 +284,8 @@ impl DiskFile for SimFile {
     }
 }
 
-#[derive(Clone, Default)]
-struct Device {
-    inodes: Vec<Inode>,
-    names: BTreeMap<String, usize>,
-    durable_names: BTreeMap<String, usize>,
-    unsynced: Vec<Change>,
-    operations: u64,
-    faults: BTreeMap<u64, Fault>,
-    last_fault: Option<Fault>,
-    crashed: bool,
-    capacity: Option<u64>,
-    boot: u64,
-}
-
-#[derive(Clone, Default)]
-struct Inode {
-    durable: Vec<u8>,
-    visible: Vec<u8>,
-}
-
-#[derive(Clone, Copy)]
-enum Fault {
-    Crash,
-    Error,
-}
-
-#[derive(Clone)]
-enum Change {
-    Write { inode: usize, offset: usize, bytes: Vec<u8> },
-    Name(NameChange),
-}
-
-#[derive(Clone)]
-struct NameChange {
-    from: Option<String>,
-    to: Option<(String, usize)>,
-}
-
-impl Change {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Write { bytes, .. } => bytes.len(),
-            Self::Name(_) => 0,
-        }
-    }
-
-    fn is_write_to(&self, file: usize) -> bool {
-        matches!(self, Self::Write { inode, .. } if *inode == file)
-    }
-}
-
-impl NameChange {
-    fn apply(&self, names: &mut BTreeMap<String, usize>) {
-        if let Some(from) = &self.from {
-            names.remove(from);
-        }
-        if let Some((to, inode)) = &self.to {
-            names.insert(to.clone(), *inode);
-        }
-    }
-}
-
-impl Device {
-    fn check_alive(&self) -> io::Result<()> {
-        if self.crashed { Err(io::Error::other("the machine has stopped")) } else { Ok(()) }
-    }
-
-    /// Counts a changing operation and lets it fail if that was planned.
-    fn begin(&mut self) -> io::Result<()> {
-        self.last_fault = None;
-        self.check_alive()?;
-        let number = self.operations;
-        self.operations += 1;
-        self.last_fault = self.faults.remove(&number);
-        match self.last_fault {
-            None => Ok(()),
-            Some(Fault::Error) => Err(io::Error::other("input/output error")),
-            Some(Fault::Crash) => {
-                self.crashed = true;
-                Err(io::Error::other("the machine has stopped"))
-            }
-        }
-    }
-
-    fn inode(&self, name: &str) -> io::Result<usize> {
-        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn rename_entry(&mut self, change: NameChange) {
-        change.apply(&mut self.names);
-        self.unsynced.push(Change::Name(change));
-    }
-
-    fn check_space(&self, inode: usize, end: usize) -> io::Result<()> {
-        let Some(capacity) = self.capacity else {
-            return Ok(());
-        };
-        let used: usize = self.names.values().map(|&i| self.inodes[i].visible.len()).sum();
-        let grown = end.saturating_sub(self.inodes[inode].visible.len());
-        if (used + grown) as u64 > capacity {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, inode: usize, offset: usize, bytes: &[u8]) {
-        put(&mut self.inodes[inode].visible, offset, bytes);
-        self.unsynced.push(Change::Write { inode, offset, bytes: bytes.to_vec() });
-    }
-
-    /// Only what is still unsynced: writes that a failed sync gave up stay lost.
-    fn make_durable(&mut self, file: usize) {
-        let durable = &mut self.inodes[file].durable;
-        self.unsynced.retain(|change| match change {
-            Change::Write { inode, offset, bytes } if *inode == file => {
-                put(durable, *offset, bytes);
-                false
-            }
-            Change::Write { .. } | Change::Name(_) => true,
-        });
-    }
-
-    fn lose(&mut self, tear: Tear) {
-        let mut draw = Draw(if let Tear::Sectors(seed) = tear { seed } else { 0 });
-        let mut left = if let Tear::Prefix(bytes) = tear { bytes } else { 0 };
-        let mut names_end = false;
-        for change in std::mem::take(&mut self.unsynced) {
-            match change {
-                Change::Write { inode, offset, bytes } => {
-                    let durable = &mut self.inodes[inode].durable;
-                    match tear {
-                        Tear::Nothing => {}
-                        Tear::Everything => put(durable, offset, &bytes),
-                        Tear::Prefix(_) => {
-                            let kept = left.min(bytes.len());
-                            put(durable, offset, &bytes[..kept]);
-                            left -= kept;
-                            names_end |= kept < bytes.len();
-                        }
-                        Tear::Sectors(_) => keep_sectors(durable, offset, &bytes, &mut draw),
-                    }
-                }
-                Change::Name(change) => {
-                    names_end |= match tear {
-                        Tear::Nothing => true,
-                        Tear::Everything | Tear::Prefix(_) => false,
-                        Tear::Sectors(_) => draw.coin(),
-                    };
-                    if !names_end {
-                        change.apply(&mut self.durable_names);
-                    }
-                }
-            }
-        }
-        self.names = self.durable_names.clone();
-        for inode in &mut self.inodes {
-            inode.visible = inode.durable.clone();
-        }
-    }
-}
-
-fn keep_sectors(durable: &mut Vec<u8>, offset: usize, bytes: &[u8], draw: &mut Draw) {
-    let mut start = 0;
-    while start < bytes.len() {
-        let sector_end = (offset + start) / SECTOR_BYTES * SECTOR_BYTES + SECTOR_BYTES;
-        let end = (sector_end - offset).min(bytes.len());
-        if draw.coin() {
-            put(durable, offset + start, &bytes[start..end]);
-        }
-        start = end;
-    }
-}
-
-fn put(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if !bytes.is_empty() && file.len() < end {
-        file.resize(end, 0);
-    }
-    if !bytes.is_empty() {
-        file[offset..end].copy_from_slice(bytes);
-    }
-}
-
 fn index(offset: u64) -> io::Result<usize> {
     usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge.into())
-}
-
-/// SplitMix64: enough to draw coins from a seed.
-struct Draw(u64);
-
-impl Draw {
-    fn coin(&mut self) -> bool {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) & 1 == 1
-    }
 }
 
 #[cfg(test)]
