@@ -3,9 +3,10 @@
 //! A bucket is one number: the time at which it is full again. A token that is taken moves that
 //! time by `refill_ms`; it may not move further than `capacity × refill_ms` from now.
 //!
-//! Guarantees: a bucket that is not stored is full, and a full one need not be stored. A bucket
-//! filled under an older, wider policy counts as empty at worst. Leaves out: exactness beyond
-//! `buckets` buckets in the shard; then the oldest is dropped, that is, full again.
+//! Guarantees: a bucket that is not stored is full, and a full one need not be stored. Leaves out:
+//! exactness beyond `buckets` buckets in the shard; then the oldest is dropped, that is, full again.
+//! A bucket keeps no memory of its policy: what was taken under a slower one is waited for as long
+//! as that one said.
 
 use core::time::Duration;
 
@@ -110,8 +111,8 @@ impl<S: StateRead> Machine<'_, S> {
 fn take_one(bucket: Option<Bucket>, policy: BucketPolicy, now: TimestampMs) -> Option<Bucket> {
     let refill = Duration::from_millis(policy.refill_ms);
     let span = policy.refill_ms.saturating_mul(u64::from(policy.capacity));
-    let empty_at_worst = now.plus(Duration::from_millis(span));
-    let full_at = bucket.map_or(now, |bucket| bucket.full_at.clamp(now, empty_at_worst));
+    let full_at_most = now.plus(Duration::from_millis(span));
+    let full_at = bucket.map_or(now, |bucket| bucket.full_at.max(now));
     let full_at = full_at.plus(refill);
-    (full_at <= empty_at_worst).then_some(Bucket { full_at })
+    (full_at <= full_at_most).then_some(Bucket { full_at })
 }

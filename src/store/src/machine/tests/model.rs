@@ -292,22 +292,20 @@ impl Model {
     /// A leaky bucket: what is missing comes back with time.
     fn has_tokens(&self, policy: &Policy, command: &Dispense) -> bool {
         buckets(policy, command).into_iter().all(|(key, bucket)| {
-            self.deficit(&key, bucket) + bucket.refill_ms
-                <= u64::from(bucket.capacity) * bucket.refill_ms
+            self.deficit(&key) + bucket.refill_ms <= u64::from(bucket.capacity) * bucket.refill_ms
         })
     }
 
     fn take_tokens(&mut self, policy: &Policy, command: &Dispense) {
         for (key, bucket) in buckets(policy, command) {
-            let deficit = self.deficit(&key, bucket) + bucket.refill_ms;
+            let deficit = self.deficit(&key) + bucket.refill_ms;
             self.deficits.insert(key, (deficit, self.time));
         }
     }
 
-    fn deficit(&self, key: &(UserId, Option<CallerId>), bucket: BucketPolicy) -> u64 {
+    fn deficit(&self, key: &(UserId, Option<CallerId>)) -> u64 {
         let (deficit, since) = self.deficits.get(key).copied().unwrap_or((0, self.time));
-        let left = deficit.saturating_sub(self.time - since);
-        left.min(u64::from(bucket.capacity) * bucket.refill_ms)
+        deficit.saturating_sub(self.time - since)
     }
 
     fn user(&mut self, user: &UserId) -> Result<&mut User, Refusal> {
