@@ -55,6 +55,8 @@
 //! [`Client`] puts them in the right order.
 
 mod client;
+#[cfg(test)]
+mod fake;
 pub mod http;
 pub mod keystore;
 pub mod machine;

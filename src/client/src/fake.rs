@@ -1,0 +1,378 @@
+//! A server in the process, for tests: honest by default, and as unreliable or dishonest as a
+//! test asks.
+//!
+//! It keeps to the contract as the client relies on it: ids only grow, the same bytes under the
+//! same `seq` get the same answer, and so does a fetch under the same idempotency key.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use oncekey_api::{
+    Base64, Code, Problem,
+    bundle::{Bundle, Fetch, Fetched, OneTimePreKeyStatus},
+    device::{AddOneTimePreKeys, Pool, Register, Registered, ReplaceSignedPreKey, Status},
+    key::{DeviceList, IdentityKey, OneTimePreKey, SignedPreKey},
+    problem::Members,
+    user::{Device, User},
+};
+use oncekey_types::{DeviceId, OneTimePreKeyId, RegistrationId, RequestId, Seq, UserId};
+use oncekey_x3dh::device_list::DeviceList as Parsed;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+
+use crate::transport::{
+    Answer, Attempt, AttemptFailure, Attempts, Call, CallError, Method, Route, Transport, Verdict,
+    decode,
+};
+
+/// What happens to the next call.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// It does not arrive.
+    LoseRequest,
+    /// It is carried out and the reply is lost.
+    LoseReply,
+    /// It is refused.
+    Refuse(Problem),
+}
+
+type Tamper = Box<dyn FnMut(&mut Fetched) + Send>;
+
+#[derive(Clone, Default)]
+pub(crate) struct FakeServer(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    users: BTreeMap<UserId, Account>,
+    answered: BTreeMap<RequestId, Fetched>,
+    calls: Vec<Call>,
+    faults: Vec<Fault>,
+    tamper: Option<Tamper>,
+    reissue: bool,
+    registrations: u32,
+}
+
+#[derive(Default)]
+struct Account {
+    devices: BTreeMap<DeviceId, Entry>,
+    list: Option<DeviceList>,
+}
+
+struct Entry {
+    registration: RegistrationId,
+    register: Register,
+    spk: SignedPreKey,
+    pool: BTreeMap<OneTimePreKeyId, OneTimePreKey>,
+    highest: Option<OneTimePreKeyId>,
+    last: (Seq, Vec<u8>, Vec<u8>),
+}
+
+type Reply = Result<Vec<u8>, Problem>;
+
+impl FakeServer {
+    pub(crate) fn next(&self, fault: Fault) {
+        self.0.lock().faults.push(fault);
+    }
+
+    /// Changes every answer to a fetch on its way out.
+    pub(crate) fn tamper(&self, tamper: impl FnMut(&mut Fetched) + Send + 'static) {
+        self.0.lock().tamper = Some(Box::new(tamper));
+    }
+
+    /// Hands the same key out for ever.
+    pub(crate) fn reissue(&self) {
+        self.0.lock().reissue = true;
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.0.lock().calls.clone()
+    }
+
+    /// Ids in the pool of a device.
+    pub(crate) fn pool(&self, user: &str, device: u32) -> Vec<u32> {
+        let inner = self.0.lock();
+        let entry = &inner.users[user].devices[&DeviceId(device)];
+        entry.pool.keys().map(|id| id.0).collect()
+    }
+
+    /// Raises what the server believes to be used by a device, as another copy of it would.
+    pub(crate) fn advance(&self, user: &str, device: u32, seq: u64, spk: u32, opk: u32) {
+        let mut inner = self.0.lock();
+        let account = inner.users.get_mut(user).unwrap();
+        let entry = account.devices.get_mut(&DeviceId(device)).unwrap();
+        entry.last = (Seq(seq), Vec::new(), Vec::new());
+        entry.spk.id.0 = spk;
+        entry.highest = Some(OneTimePreKeyId(opk));
+    }
+
+    pub(crate) fn forget(&self, user: &str) {
+        self.0.lock().users.remove(user);
+    }
+
+    pub(crate) fn put_list(&self, user: &str, list: Option<DeviceList>) {
+        self.0.lock().users.get_mut(user).unwrap().list = list;
+    }
+
+    pub(crate) fn list(&self, user: &str) -> Option<DeviceList> {
+        self.0.lock().users[user].list.clone()
+    }
+}
+
+impl Transport for FakeServer {
+    async fn call<R: DeserializeOwned + Send>(&self, call: &Call) -> Result<Answer<R>, CallError> {
+        let mut inner = self.0.lock();
+        inner.calls.push(call.clone());
+        let fault = (!inner.faults.is_empty()).then(|| inner.faults.remove(0));
+        let reply = match fault {
+            Some(Fault::LoseRequest) => Err(AttemptFailure::Connect),
+            Some(Fault::Refuse(problem)) => Err(AttemptFailure::Problem(problem)),
+            Some(Fault::LoseReply) => {
+                let _ = inner.handle(call);
+                Err(AttemptFailure::Timeout)
+            }
+            None => match inner.handle(call) {
+                Ok(body) => decode(200, &body),
+                Err(problem) => Err(AttemptFailure::Problem(problem)),
+            },
+        };
+        let mut attempts = Attempts::default();
+        attempts.push(Attempt {
+            endpoint: "fake:1".into(),
+            failure: reply.as_ref().err().cloned(),
+            took: std::time::Duration::ZERO,
+        });
+        reply
+            .map(|reply| Answer { reply, route: Route::default(), attempts: attempts.clone() })
+            .map_err(|failure| match failure.verdict() {
+                Verdict::Refused => CallError::Refused { failure, attempts },
+                Verdict::NotDone => CallError::Unavailable { failure, attempts },
+                Verdict::Unknown => CallError::Unknown { failure, attempts },
+            })
+    }
+}
+
+impl Inner {
+    fn handle(&mut self, call: &Call) -> Reply {
+        let (path, _query) = call.path.split_once('?').unwrap_or((&call.path, ""));
+        let parts: Vec<_> = path.trim_start_matches("/v1/users/").split('/').collect();
+        let user = UserId::new(parts[0]).unwrap();
+        let device = parts.get(2).map(|id| DeviceId(id.parse().unwrap()));
+        match (call.method, parts.get(1).copied(), parts.get(3).copied()) {
+            (Method::Get, None, None) => self.user(&user),
+            (Method::Post, Some("bundles"), None) => self.fetch(&user, call),
+            (Method::Put, Some("devices"), None) => self.register(user, device.unwrap(), call),
+            (Method::Delete, Some("devices"), None) => {
+                self.entry(&user, device.unwrap())?;
+                let account = self.users.get_mut(&user).unwrap();
+                account.devices.remove(&device.unwrap());
+                Ok(Vec::new())
+            }
+            (Method::Get, Some("devices"), Some("prekeys")) => {
+                let entry = self.entry(&user, device.unwrap())?;
+                Ok(json(&entry.status()))
+            }
+            (Method::Put, Some("devices"), Some("signed-prekey")) => {
+                self.rotate(&user, device.unwrap(), call)
+            }
+            (Method::Post, Some("devices"), Some("one-time-prekeys")) => {
+                self.replenish(&user, device.unwrap(), call)
+            }
+            other => panic!("no route for {other:?} {}", call.path),
+        }
+    }
+
+    fn entry(&mut self, user: &UserId, device: DeviceId) -> Result<&mut Entry, Problem> {
+        self.users
+            .get_mut(user)
+            .and_then(|account| account.devices.get_mut(&device))
+            .ok_or_else(|| Problem::new(Code::UnknownDevice, "no such device"))
+    }
+
+    fn register(&mut self, user: UserId, device: DeviceId, call: &Call) -> Reply {
+        let register: Register = serde_json::from_slice(&call.body).unwrap();
+        if let Ok(entry) = self.entry(&user, device)
+            && let Some(reply) = entry.repeated(register.seq, &call.body)?
+        {
+            return Ok(reply);
+        }
+        let account = self.users.entry(user).or_default();
+        if let Some(list) = &register.device_list {
+            let seq = |list: &DeviceList| Parsed::from_bytes(&list.list.0).unwrap().seq().0;
+            let expected = account.list.as_ref().map_or(1, |old| seq(old) + 1);
+            if seq(list) != expected {
+                return Err(Problem::new(Code::DeviceListOutOfOrder, "not the next"));
+            }
+            account.list = Some(list.clone());
+        }
+        self.registrations += 1;
+        let pool = register.one_time_prekeys.iter();
+        let mut entry = Entry {
+            registration: RegistrationId(self.registrations),
+            spk: register.signed_prekey.clone(),
+            pool: pool.map(|opk| (opk.id, opk.clone())).collect(),
+            highest: register.one_time_prekeys.last().map(|opk| opk.id),
+            last: (register.seq, call.body.to_vec(), Vec::new()),
+            register,
+        };
+        let reply = json(&Registered { registration: entry.registration, pool: entry.pool() });
+        entry.last.2.clone_from(&reply);
+        account.devices.insert(device, entry);
+        Ok(reply)
+    }
+
+    fn rotate(&mut self, user: &UserId, device: DeviceId, call: &Call) -> Reply {
+        let entry = self.entry(user, device)?;
+        let write: ReplaceSignedPreKey = serde_json::from_slice(&call.body).unwrap();
+        if let Some(reply) = entry.repeated(write.seq, &call.body)? {
+            return Ok(reply);
+        }
+        if write.signed_prekey.id <= entry.spk.id {
+            let members = Members { signed_prekey: Some(entry.spk.id), ..Members::default() };
+            return Err(Problem::with(Code::SignedPreKeyIdNotGrowing, "does not grow", members));
+        }
+        entry.spk = write.signed_prekey;
+        Ok(entry.accept(write.seq, call))
+    }
+
+    fn replenish(&mut self, user: &UserId, device: DeviceId, call: &Call) -> Reply {
+        let entry = self.entry(user, device)?;
+        let write: AddOneTimePreKeys = serde_json::from_slice(&call.body).unwrap();
+        if let Some(reply) = entry.repeated(write.seq, &call.body)? {
+            return Ok(reply);
+        }
+        let first = write.one_time_prekeys[0].id;
+        if entry.highest.is_some_and(|highest| first <= highest) {
+            let members =
+                Members { conflicts: vec![first], highest: entry.highest, ..Members::default() };
+            return Err(Problem::with(Code::OneTimePreKeyIdsNotGrowing, "do not grow", members));
+        }
+        for opk in write.one_time_prekeys {
+            entry.highest = Some(opk.id);
+            entry.pool.insert(opk.id, opk);
+        }
+        Ok(entry.accept(write.seq, call))
+    }
+
+    fn user(&mut self, user: &UserId) -> Reply {
+        let account =
+            self.users.get(user).ok_or_else(|| Problem::new(Code::UnknownUser, "no such user"))?;
+        let devices = account.devices.iter().map(|(device, entry)| Device {
+            device: *device,
+            registration: entry.registration,
+            identity_key: entry.register.identity_key.clone(),
+            authentication_key: entry.register.authentication_key.clone(),
+            authentication_signature: entry.register.authentication_signature.clone(),
+        });
+        Ok(json(&User {
+            user: user.clone(),
+            devices: devices.collect(),
+            device_list: account.list.clone(),
+            as_of: None,
+        }))
+    }
+
+    fn fetch(&mut self, user: &UserId, call: &Call) -> Reply {
+        let request = call.idempotency_key.clone().unwrap();
+        let mut fetched = match self.answered.get(&request) {
+            Some(answer) => Fetched { repeated: true, ..answer.clone() },
+            None => {
+                let answer = self.dispense(user, &serde_json::from_slice(&call.body).unwrap())?;
+                self.answered.insert(request, answer.clone());
+                answer
+            }
+        };
+        if let Some(tamper) = &mut self.tamper {
+            tamper(&mut fetched);
+        }
+        Ok(json(&fetched))
+    }
+
+    fn dispense(&mut self, user: &UserId, fetch: &Fetch) -> Result<Fetched, Problem> {
+        let reissue = self.reissue;
+        let account = self
+            .users
+            .get_mut(user)
+            .ok_or_else(|| Problem::new(Code::UnknownUser, "no such user"))?;
+        let asked = |device: &DeviceId| {
+            let only = fetch.devices.as_ref();
+            only.is_none_or(|devices| devices.contains(device))
+        };
+        let bundles = account
+            .devices
+            .iter_mut()
+            .filter(|(device, _)| asked(device))
+            .map(|(device, entry)| entry.bundle(*device, reissue))
+            .collect();
+        let seq = |list: &DeviceList| Parsed::from_bytes(&list.list.0).unwrap().seq();
+        Ok(Fetched {
+            user: user.clone(),
+            device_list_seq: account.list.as_ref().map(seq),
+            bundles,
+            repeated: false,
+            as_of: None,
+        })
+    }
+}
+
+impl Entry {
+    fn repeated(&self, seq: Seq, body: &[u8]) -> Result<Option<Vec<u8>>, Problem> {
+        let (last, last_body, reply) = &self.last;
+        if seq > *last {
+            return Ok(None);
+        }
+        if seq == *last && body == last_body {
+            return Ok(Some(reply.clone()));
+        }
+        let members = Members { seq: Some(*last), ..Members::default() };
+        Err(Problem::with(Code::StaleSeq, "used before", members))
+    }
+
+    fn accept(&mut self, seq: Seq, call: &Call) -> Vec<u8> {
+        let reply = json(&self.pool());
+        self.last = (seq, call.body.to_vec(), reply.clone());
+        reply
+    }
+
+    fn pool(&self) -> Pool {
+        Pool {
+            count: u32::try_from(self.pool.len()).unwrap(),
+            low_watermark: 10,
+            signed_prekey: self.spk.id,
+            highest_accepted: self.highest,
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            registration: self.registration,
+            seq: self.last.0,
+            pool: self.pool(),
+            signed_prekey_age_ms: 0,
+            ids: self.pool.keys().map(|id| (*id, *id)).collect(),
+            digest: Base64::default(),
+        }
+    }
+
+    fn bundle(&mut self, device: DeviceId, reissue: bool) -> Bundle {
+        let first = self.pool.keys().next().copied();
+        let opk = first.and_then(|id| match reissue {
+            true => self.pool.get(&id).cloned(),
+            false => self.pool.remove(&id),
+        });
+        let identity_key: IdentityKey = self.register.identity_key.clone();
+        Bundle {
+            device,
+            registration: self.registration,
+            identity_key,
+            signed_prekey: self.spk.clone(),
+            one_time_prekey_status: match opk {
+                Some(_) => OneTimePreKeyStatus::Issued,
+                None => OneTimePreKeyStatus::Exhausted,
+            },
+            one_time_prekey: opk,
+        }
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap()
+}
