@@ -5,8 +5,8 @@
 //! checked before a command is proposed; keys are opaque bytes here.
 
 use oncekey_types::{
-    CallerId, DeviceId, OneTimePreKeyId, RequestId, Seq, SignedPreKeyId, TimestampMs, UnixSeconds,
-    UserId,
+    CallerId, DeviceId, OneTimePreKeyId, RegistrationId, RequestId, Seq, SignedPreKeyId,
+    TimestampMs, UnixSeconds, UserId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -168,6 +168,8 @@ pub struct ReplaceSignedPreKey {
     pub device: DeviceId,
     /// Sequence number and digest.
     pub tag: WriteTag,
+    /// The registration whose identity key signed what follows.
+    pub registration: RegistrationId,
     /// The new key; its id is higher than the current one's.
     pub signed_prekey: SignedPreKey,
 }
@@ -181,6 +183,8 @@ pub struct AddOneTimePreKeys {
     pub device: DeviceId,
     /// Sequence number and digest.
     pub tag: WriteTag,
+    /// The registration whose identity key signed what follows.
+    pub registration: RegistrationId,
     /// The keys, ids growing and above the highest id ever accepted, 1 to
     /// [`UPLOAD_MAX`](oncekey_types::limits::UPLOAD_MAX).
     pub one_time_prekeys: Vec<OneTimePreKey>,
@@ -193,6 +197,8 @@ pub struct RemoveDevice {
     pub user: UserId,
     /// The device.
     pub device: DeviceId,
+    /// Number of the write, when the device itself asks; above the last one accepted.
+    pub seq: Option<Seq>,
 }
 
 /// See [`Command::PutDeviceList`].

@@ -169,24 +169,37 @@ pub(crate) fn dispensed() -> impl Strategy<Value = Dispensed> {
 }
 
 pub(crate) fn command() -> impl Strategy<Value = Command> {
-    let write = || (user(), any::<u32>(), tag());
+    let write = || (user(), any::<u32>(), any::<u32>().prop_map(RegistrationId), tag());
     prop_oneof![
         register().prop_map(Command::Register),
         dispense().prop_map(Command::Dispense),
-        (write(), any_signed_prekey()).prop_map(|((user, device, tag), signed_prekey)| {
-            let device = DeviceId(device);
-            Command::ReplaceSignedPreKey(ReplaceSignedPreKey { user, device, tag, signed_prekey })
-        }),
-        (write(), one_time_prekeys(0..=5)).prop_map(|((user, device, tag), keys)| {
+        (write(), any_signed_prekey()).prop_map(
+            |((user, device, registration, tag), signed_prekey)| {
+                let device = DeviceId(device);
+                Command::ReplaceSignedPreKey(ReplaceSignedPreKey {
+                    user,
+                    device,
+                    tag,
+                    registration,
+                    signed_prekey,
+                })
+            }
+        ),
+        (write(), one_time_prekeys(0..=5)).prop_map(|((user, device, registration, tag), keys)| {
             Command::AddOneTimePreKeys(AddOneTimePreKeys {
                 user,
                 device: DeviceId(device),
                 tag,
+                registration,
                 one_time_prekeys: keys,
             })
         }),
-        (user(), any::<u32>()).prop_map(|(user, device)| {
-            Command::RemoveDevice(RemoveDevice { user, device: DeviceId(device) })
+        (user(), any::<u32>(), any::<Option<u64>>()).prop_map(|(user, device, seq)| {
+            Command::RemoveDevice(RemoveDevice {
+                user,
+                device: DeviceId(device),
+                seq: seq.map(Seq),
+            })
         }),
         (user(), device_list())
             .prop_map(|(user, list)| Command::PutDeviceList(PutDeviceList { user, list })),

@@ -117,6 +117,12 @@ pub enum Refusal {
         /// The last accepted.
         last: Seq,
     },
+    /// The write was signed for another registration; the device has registered anew meanwhile.
+    #[error("the write is of another registration, the current one is {current}")]
+    OtherRegistration {
+        /// The current one.
+        current: RegistrationId,
+    },
     /// The signed prekey's id does not grow.
     #[error("signed prekey id {given} is not above the current {current}")]
     SignedPreKeyIdNotGrowing {

@@ -379,6 +379,25 @@ mod tests {
         assert!(matches!(refused(&key[..3], &[]), ReadError::Record(_)));
     }
 
+    #[test]
+    fn records_that_do_not_grow_are_refused_within_a_chunk_and_across_chunks() {
+        let records: Vec<Record> = lots(2).records().map(|(k, v)| (k.into(), v.into())).collect();
+        let chunk = |places: &[usize]| {
+            let mut chunk = vec![RECORDS];
+            for &place in places {
+                append(&mut chunk, &records[place].0, &records[place].1).unwrap();
+            }
+            chunk
+        };
+        let header = [&[HEADER], MAGIC, &[VERSION]].concat();
+        for chunks in [vec![chunk(&[1, 0])], vec![chunk(&[0, 0])], vec![chunk(&[1]), chunk(&[0])]] {
+            let mut reader = Reader::default();
+            reader.push(&header).unwrap();
+            let results: Vec<_> = chunks.iter().map(|chunk| reader.push(chunk)).collect();
+            assert!(matches!(results.last(), Some(Err(ReadError::Order))), "{results:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_flipped_bit_anywhere_is_found(chunk: Index, byte: Index, bit in 0..8) {

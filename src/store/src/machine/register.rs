@@ -5,7 +5,7 @@
 
 use oncekey_types::RegistrationId;
 
-use super::{Machine, Stop, check, missing};
+use super::{Machine, Stop, check, missing, write::seq_grows};
 use crate::{
     command::{Register, RemoveDevice},
     digest,
@@ -74,7 +74,10 @@ impl<S: StateRead> Machine<'_, S> {
 
     pub(super) fn remove_device(&mut self, command: &RemoveDevice) -> Result<Outcome, Stop> {
         let (user, device) = (&command.user, command.device);
-        let (_, cursor) = self.device(user, device)?;
+        let (record, cursor) = self.device(user, device)?;
+        if let Some(seq) = command.seq {
+            seq_grows(&record, seq)?;
+        }
         let mut account = self.account(user)?;
         let place = account.devices.binary_search(&device).map_err(|_| missing(Kind::Account))?;
         account.devices.remove(place);

@@ -1,12 +1,14 @@
 //! A device replaces its signed prekey or adds one-time prekeys.
 //!
 //! Guarantees: a re-send gets the first answer and changes nothing; anything else has a higher
-//! `seq` than all before. Leaves out: which registration a write was signed by; the server compares
-//! the keys.
+//! `seq` than all before, and was signed by the identity key of the current registration, as the
+//! server has found it. Leaves out: the signatures themselves.
+
+use oncekey_types::{RegistrationId, Seq};
 
 use super::{Machine, Stop, check, pool_state};
 use crate::{
-    command::{AddOneTimePreKeys, ReplaceSignedPreKey, WriteTag},
+    command::{AddOneTimePreKeys, ReplaceSignedPreKey},
     digest,
     outcome::{Outcome, Refusal},
     record::device::{Device, DeviceKey, Upload},
@@ -20,13 +22,14 @@ impl<S: StateRead> Machine<'_, S> {
     ) -> Result<Outcome, Stop> {
         check::signed_prekey(&command.signed_prekey)?;
         let (mut device, cursor) = self.device(&command.user, command.device)?;
+        same_registration(&device, command.registration)?;
         if device.last_tag == command.tag {
             return Ok(device.last_outcome);
         }
         if device.signed_prekey == command.signed_prekey {
             return Ok(Outcome::SignedPreKeyReplaced(device.signed_prekey_answer));
         }
-        seq_grows(&device, &command.tag)?;
+        seq_grows(&device, command.tag.seq)?;
         let (given, current) = (command.signed_prekey.id, device.signed_prekey.id);
         if given <= current {
             return Err(Refusal::SignedPreKeyIdNotGrowing { given, current }.into());
@@ -50,6 +53,7 @@ impl<S: StateRead> Machine<'_, S> {
         let keys = &command.one_time_prekeys;
         check::one_time_prekeys(keys)?;
         let (mut device, mut cursor) = self.device(&command.user, command.device)?;
+        same_registration(&device, command.registration)?;
         if device.last_tag == command.tag {
             return Ok(device.last_outcome);
         }
@@ -59,7 +63,7 @@ impl<S: StateRead> Machine<'_, S> {
         {
             return Ok(Outcome::OneTimePreKeysAdded(upload.answer));
         }
-        seq_grows(&device, &command.tag)?;
+        seq_grows(&device, command.tag.seq)?;
         check::ids_grow(keys, cursor.highest_accepted)?;
         self.room(cursor.count, keys)?;
 
@@ -74,10 +78,18 @@ impl<S: StateRead> Machine<'_, S> {
     }
 }
 
-fn seq_grows(device: &Device, tag: &WriteTag) -> Result<(), Refusal> {
+pub(super) fn seq_grows(device: &Device, given: Seq) -> Result<(), Refusal> {
     let last = device.last_tag.seq;
-    if tag.seq <= last {
-        return Err(Refusal::StaleSeq { given: tag.seq, last });
+    if given <= last {
+        return Err(Refusal::StaleSeq { given, last });
+    }
+    Ok(())
+}
+
+fn same_registration(device: &Device, signed_for: RegistrationId) -> Result<(), Refusal> {
+    let current = device.registered.registration;
+    if signed_for != current {
+        return Err(Refusal::OtherRegistration { current });
     }
     Ok(())
 }

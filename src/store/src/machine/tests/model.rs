@@ -69,6 +69,10 @@ impl Device {
         self.last().0.seq.0
     }
 
+    pub(super) fn registration(&self) -> RegistrationId {
+        self.registered.registration
+    }
+
     pub(super) fn signed_id(&self) -> u32 {
         self.signed.id.0
     }
@@ -159,13 +163,14 @@ impl Model {
     fn replace(&mut self, command: &ReplaceSignedPreKey) -> Result<Outcome, Refusal> {
         let now = self.time;
         let device = self.device(&command.user, command.device)?;
+        signed_for(device, command.registration)?;
         if device.last().0 == command.tag {
             return Ok(device.last().1.clone());
         }
         if device.signed == command.signed_prekey {
             return Ok(Outcome::SignedPreKeyReplaced(device.signed_answer));
         }
-        fresh(device, command.tag)?;
+        fresh(device, command.tag.seq)?;
         let (given, current) = (command.signed_prekey.id, device.signed.id);
         if given <= current {
             return Err(Refusal::SignedPreKeyIdNotGrowing { given, current });
@@ -185,13 +190,14 @@ impl Model {
             return Err(Refusal::Malformed { what: Malformed::OneTimePreKeys });
         }
         let device = self.device(&command.user, command.device)?;
+        signed_for(device, command.registration)?;
         if device.last().0 == command.tag {
             return Ok(device.last().1.clone());
         }
         if let Some((_, answer)) = device.upload.as_ref().filter(|(last, _)| last == keys) {
             return Ok(Outcome::OneTimePreKeysAdded(*answer));
         }
-        fresh(device, command.tag)?;
+        fresh(device, command.tag.seq)?;
         growing(keys, device.highest)?;
         let (count, given) = (device.pool.len() as u32, keys.len() as u32);
         if count + given > limit {
@@ -206,7 +212,11 @@ impl Model {
     }
 
     fn remove(&mut self, command: &RemoveDevice) -> Result<Outcome, Refusal> {
-        let highest = self.device(&command.user, command.device)?.highest;
+        let device = self.device(&command.user, command.device)?;
+        let highest = device.highest;
+        if let Some(seq) = command.seq {
+            fresh(device, seq)?;
+        }
         let user = self.users.get_mut(&command.user).expect("has a device");
         user.devices.remove(&command.device);
         user.floor = user.floor.max(highest);
@@ -363,9 +373,14 @@ fn buckets(policy: &Policy, command: &Dispense) -> Vec<Bucket> {
     both.into_iter().filter(|(_, bucket)| bucket.capacity > 0 && bucket.refill_ms > 0).collect()
 }
 
-fn fresh(device: &Device, tag: WriteTag) -> Result<(), Refusal> {
+fn fresh(device: &Device, given: Seq) -> Result<(), Refusal> {
     let last = device.last().0.seq;
-    if tag.seq > last { Ok(()) } else { Err(Refusal::StaleSeq { given: tag.seq, last }) }
+    if given > last { Ok(()) } else { Err(Refusal::StaleSeq { given, last }) }
+}
+
+fn signed_for(device: &Device, registration: RegistrationId) -> Result<(), Refusal> {
+    let current = device.registration();
+    if registration == current { Ok(()) } else { Err(Refusal::OtherRegistration { current }) }
 }
 
 fn growing(keys: &[OneTimePreKey], floor: Option<OneTimePreKeyId>) -> Result<(), Refusal> {

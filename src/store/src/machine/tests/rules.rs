@@ -74,10 +74,15 @@ pub(super) fn register(device: u32, seq: u64, ids: &[u32]) -> Command {
 }
 
 fn add(seq: u64, digest: u8, ids: &[u32]) -> Command {
+    add_to(1, seq, digest, ids)
+}
+
+fn add_to(registration: u32, seq: u64, digest: u8, ids: &[u32]) -> Command {
     Command::AddOneTimePreKeys(AddOneTimePreKeys {
         user: user(),
         device: DeviceId(1),
         tag: tag(seq, digest),
+        registration: RegistrationId(registration),
         one_time_prekeys: keys(ids),
     })
 }
@@ -87,12 +92,13 @@ fn replace(seq: u64, digest: u8, id: u32) -> Command {
         user: user(),
         device: DeviceId(1),
         tag: tag(seq, digest),
+        registration: RegistrationId(1),
         signed_prekey: signed_prekey(id),
     })
 }
 
 fn remove(device: u32) -> Command {
-    Command::RemoveDevice(RemoveDevice { user: user(), device: DeviceId(device) })
+    Command::RemoveDevice(RemoveDevice { user: user(), device: DeviceId(device), seq: None })
 }
 
 pub(super) fn dispense(caller: &str, request: &str) -> Command {
@@ -169,7 +175,7 @@ fn an_issued_key_cannot_come_back_with_a_new_registration() {
     assert_eq!(shard.fetch("alice", "a"), [5]);
     assert_eq!(shard.register(1, 2, &[5, 6, 7]), not_growing(&[5, 6], 6));
     assert!(matches!(shard.register(1, 3, &[]), Outcome::Registered(_)));
-    assert_eq!(shard.apply(add(4, 4, &[5])), not_growing(&[5], 6));
+    assert_eq!(shard.apply(add_to(2, 4, 4, &[5])), not_growing(&[5], 6));
 }
 
 #[test]
@@ -215,6 +221,33 @@ fn a_seq_that_was_used_for_another_write_is_stale() {
     assert_eq!(shard.apply(replace(5, 5, 2)), replaced);
     assert_eq!(shard.apply(replace(5, 6, 3)), stale(5));
     assert_eq!(shard.apply(add(4, 4, &[2])), stale(4));
+}
+
+#[test]
+fn a_write_signed_for_an_earlier_registration_is_refused() {
+    let mut shard = Shard::new();
+    shard.register(1, 1, &[1]);
+    shard.register(1, 3, &[2]);
+    let other = Outcome::Refused(Refusal::OtherRegistration { current: RegistrationId(2) });
+    assert_eq!(shard.apply(add(9, 9, &[7])), other);
+    assert_eq!(shard.apply(replace(9, 9, 7)), other);
+    assert!(matches!(shard.apply(add_to(2, 9, 9, &[7])), Outcome::OneTimePreKeysAdded(_)));
+}
+
+#[test]
+fn a_removal_with_a_seq_that_was_used_is_stale() {
+    let mut shard = Shard::new();
+    shard.register(1, 4, &[1]);
+    let remove = |seq| {
+        Command::RemoveDevice(RemoveDevice {
+            user: user(),
+            device: DeviceId(1),
+            seq: Some(Seq(seq)),
+        })
+    };
+    let stale = Refusal::StaleSeq { given: Seq(4), last: Seq(4) };
+    assert_eq!(shard.apply(remove(4)), Outcome::Refused(stale));
+    assert_eq!(shard.apply(remove(5)), Outcome::DeviceRemoved);
 }
 
 #[test]

@@ -5,7 +5,8 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use oncekey_types::{
-    CallerId, DeviceId, LogIndex, RequestId, Seq, SignedPreKeyId, TimestampMs, UnixSeconds, UserId,
+    CallerId, DeviceId, LogIndex, RegistrationId, RequestId, Seq, SignedPreKeyId, TimestampMs,
+    UnixSeconds, UserId,
 };
 use proptest::{collection::vec, option, prelude::*, test_runner::TestRunner};
 
@@ -267,6 +268,7 @@ impl Run {
                     user: user_id(USERS[owner.0]),
                     device: DeviceId(owner.1),
                     tag: self.tag(*owner, seq),
+                    registration: self.registration(*owner),
                     signed_prekey: self.signed_prekey(current + id_step),
                 })
             }
@@ -274,11 +276,14 @@ impl Run {
                 user: user_id(USERS[owner.0]),
                 device: DeviceId(owner.1),
                 tag: self.tag(*owner, seq),
+                registration: self.registration(*owner),
                 one_time_prekeys: self.keys(*owner, keys),
             }),
             Act::Remove { owner } => Command::RemoveDevice(RemoveDevice {
                 user: user_id(USERS[owner.0]),
                 device: DeviceId(owner.1),
+                // Some of them stale.
+                seq: self.device(*owner).map(|device| Seq(device.seq() + u64::from(owner.1) % 2)),
             }),
             Act::PutList { user, list } => Command::PutDeviceList(PutDeviceList {
                 user: user_id(USERS[*user]),
@@ -405,6 +410,10 @@ impl Run {
     fn device(&self, owner: (usize, u32)) -> Option<&super::model::Device> {
         let user = self.model.users.get(&user_id(USERS[owner.0]))?;
         user.devices.get(&DeviceId(owner.1))
+    }
+
+    fn registration(&self, owner: (usize, u32)) -> RegistrationId {
+        self.device(owner).map_or(RegistrationId(0), super::model::Device::registration)
     }
 
     fn fresh(&mut self) -> [u8; 32] {
