@@ -104,6 +104,23 @@ impl FakeServer {
         entry.highest = Some(OneTimePreKeyId(opk));
     }
 
+    /// Goes on with a device's numbers as if another copy of it had written, without new keys.
+    pub(crate) fn move_on(&self, user: &str, device: u32, ahead: u32) {
+        let mut inner = self.0.lock();
+        let account = inner.users.get_mut(user);
+        let entry = account.and_then(|account| account.devices.get_mut(&DeviceId(device)));
+        if let Some(entry) = entry {
+            entry.last = (Seq(entry.last.0.0 + u64::from(ahead)), Vec::new(), Vec::new());
+            entry.spk.id.0 += ahead;
+            entry.highest = Some(OneTimePreKeyId(entry.highest.map_or(0, |id| id.0) + ahead));
+        }
+    }
+
+    /// No more faults.
+    pub(crate) fn clear_up(&self) {
+        self.0.lock().faults.clear();
+    }
+
     pub(crate) fn forget(&self, user: &str) {
         self.0.lock().users.remove(user);
     }

@@ -116,9 +116,15 @@ pub enum FetchError {
     /// The reply is about another user or other devices than asked for.
     #[error("the reply does not answer the request")]
     OtherAnswer,
-    /// The user's device list.
-    #[error(transparent)]
-    DeviceList(#[from] ListError),
+    /// The user's device list. When that may pass, fetch again with the same `request`.
+    #[error("{error}")]
+    DeviceList {
+        /// The idempotency key.
+        request: RequestId,
+        /// What went wrong.
+        #[source]
+        error: ListError,
+    },
     /// The key store.
     #[error(transparent)]
     Store(#[from] keystore::Error),
@@ -133,7 +139,7 @@ impl FetchError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Call { error, .. } => error.is_retryable(),
-            Self::DeviceList(error) => error.is_retryable(),
+            Self::DeviceList { error, .. } => error.is_retryable(),
             Self::OtherAnswer | Self::Store(_) | Self::Request(_) => false,
         }
     }
@@ -198,7 +204,9 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         if !answers(&reply, user, options) {
             return Err(FetchError::OtherAnswer);
         }
-        let list = self.device_list_at(user, reply.device_list_seq).await?;
+        let list = self.device_list_at(user, reply.device_list_seq).await;
+        let list =
+            list.map_err(|error| FetchError::DeviceList { request: request.clone(), error })?;
         let list = list.as_ref().map(PinnedDeviceList::list);
         let mut bundles = Vec::with_capacity(reply.bundles.len());
         for wire in &reply.bundles {

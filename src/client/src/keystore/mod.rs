@@ -20,6 +20,8 @@ pub use record::{
     Session, SessionId, Settled, Staged, StartedSession, WriteKind,
 };
 pub use sqlite::SqliteKeyStore;
+#[cfg(test)]
+pub(crate) use sqlite::{Crash, CrashPoint};
 
 use crate::machine::{Device, PinnedDeviceList};
 

@@ -204,7 +204,7 @@ async fn account(world: &World, devices: u32) -> Vec<TestClient> {
 
 fn list_refusal(error: FetchError) -> DeviceListRefused {
     match error {
-        FetchError::DeviceList(ListError::Refused(refused)) => refused,
+        FetchError::DeviceList { error: ListError::Refused(refused), .. } => refused,
         other => panic!("{other}"),
     }
 }

@@ -1,8 +1,10 @@
 //! Devices and a server in one process.
 
+mod crash;
 mod fetch;
 mod handshake;
 mod publish;
+mod weather;
 
 use std::{
     path::Path,

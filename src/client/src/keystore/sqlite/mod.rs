@@ -197,7 +197,9 @@ impl KeyStore for SqliteKeyStore {
     }
 
     fn purge(&self, replaced_until: TimestampMs) -> Result<(), Error> {
-        if self.write(|transaction| write::purge(transaction, replaced_until))? {
+        if self.write(|transaction| {
+            write::purge(transaction, replaced_until, &write::Room::default())
+        })? {
             self.empty_log()?;
         }
         Ok(())

@@ -217,18 +217,28 @@ pub(super) fn resync(transaction: &Transaction<'_>, used: &Resync) -> Result<(),
     Ok(())
 }
 
+/// How many one-time prekeys a store keeps.
+pub(super) struct Room {
+    pub(super) held: u32,
+    pub(super) tombstones: u32,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { held: limits::SECRETS_HELD_MAX, tombstones: limits::TOMBSTONES_MAX }
+    }
+}
+
 /// Whether anything was deleted.
 pub(super) fn purge(
     transaction: &Transaction<'_>,
     replaced_until: TimestampMs,
+    room: &Room,
 ) -> Result<Step<bool>, Error> {
     let mut deleted = transaction
         .execute("DELETE FROM signed_prekey WHERE replaced_ms <= ?1", [int(replaced_until.0)])?;
     // The lowest ids were handed out first.
-    for (kind, limit) in [
-        ("secret IS NOT NULL", limits::SECRETS_HELD_MAX),
-        ("secret IS NULL", limits::TOMBSTONES_MAX),
-    ] {
+    for (kind, limit) in [("secret IS NOT NULL", room.held), ("secret IS NULL", room.tombstones)] {
         deleted += transaction.execute(
             &format!(
                 "DELETE FROM one_time_prekey WHERE {kind} AND id <= (
