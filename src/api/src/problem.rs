@@ -116,6 +116,9 @@ codes! {
 
     /// The write's `seq` is lower than the last one accepted, or names another write.
     StaleSeq = "stale_seq", 409, "The write's seq was used before", No;
+    /// The device registered anew while the write was under way.
+    RegistrationChanged =
+        "registration_changed", 409, "The device has registered anew", No;
     /// The signed prekey's id is not above the current one.
     SignedPreKeyIdNotGrowing =
         "signed_prekey_id_not_growing", 409, "The signed prekey id does not grow", No;

@@ -18,7 +18,7 @@ use oncekey_store::{
     query::{Answer, Query},
 };
 use oncekey_types::{
-    CallerId, DeviceId, NodeId, OneTimePreKeyId, RequestId, Seq, SignedPreKeyId, UnixSeconds,
+    CallerId, DeviceId, NodeId, OneTimePreKeyId, RegistrationId, RequestId, Seq, SignedPreKeyId, UnixSeconds,
     UserId,
 };
 use tempfile::TempDir;
@@ -217,6 +217,7 @@ async fn a_node_that_fell_behind_the_log_gets_a_snapshot() {
             user: bob(),
             device: DeviceId(1),
             tag: WriteTag { seq: Seq(u64::from(round) + 2), digest: [7; 32] },
+            registration: RegistrationId(1),
             one_time_prekeys: keys(base..base + 10),
         });
         submit(&cluster.nodes[&NodeId(1)], add).await;

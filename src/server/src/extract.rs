@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use axum::{
-    body::Bytes,
+    body::{Bytes, HttpBody as _},
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, Uri, header, request::Parts},
 };
@@ -208,12 +208,15 @@ async fn read_body(request: Request, app: &App) -> Result<(Parts, Bytes), Proble
         return Err(Problem::new(Code::UnsupportedMediaType, detail));
     }
     let limit = app.http.body_max_bytes;
+    let too_large = || Problem::new(Code::BodyTooLarge, format!("the limit is {limit} bytes"));
+    if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+        // Announced, so there is no need to wait for it.
+        return Err(too_large());
+    }
     let body = Limited::new(body, limit).collect();
     match tokio::time::timeout(app.http.body_timeout, body).await {
         Ok(Ok(body)) => Ok((head, body.to_bytes())),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Problem::new(Code::BodyTooLarge, format!("the limit is {limit} bytes")))
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Problem::new(Code::MalformedJson, "the body broke off")),
         Err(_) => Err(Problem::new(
             Code::RequestTimeout,
@@ -231,6 +234,10 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // A derived parser would also take the fields as an array, in their order.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::new(Code::InvalidBody, "the body must be an object"));
+    }
     serde_json::from_slice(bytes).map_err(|error| {
         let code = if error.is_data() { Code::InvalidBody } else { Code::MalformedJson };
         Problem::new(code, error.to_string())

@@ -125,6 +125,7 @@ fn refused(refusal: Refusal) -> Problem {
         Refusal::StaleSeq { given: _, last } => {
             (Code::StaleSeq, Members { seq: Some(last), ..none })
         }
+        Refusal::OtherRegistration { current: _ } => (Code::RegistrationChanged, none),
         Refusal::SignedPreKeyIdNotGrowing { given: _, current } => {
             (Code::SignedPreKeyIdNotGrowing, Members { signed_prekey: Some(current), ..none })
         }

@@ -13,7 +13,7 @@ use oncekey_store::{
     outcome::Outcome,
     query::{Answer, Query},
 };
-use oncekey_types::DeviceId;
+use oncekey_types::{DeviceId, RegistrationId};
 use oncekey_x3dh::{Address, keys::IdentityPublic};
 
 use crate::{
@@ -56,7 +56,7 @@ pub(crate) async fn replace_signed_prekey(
     write: DeviceWrite<device::ReplaceSignedPreKey>,
 ) -> Result<Routed<device::Pool>, Rejection> {
     let DeviceWrite { authority, body, digest } = write;
-    let identity = identity(&app, &authority).await?;
+    let (registration, identity) = registered(&app, &authority).await?;
     let owner = Address::new(&authority.user, authority.device);
     let time = now().to_seconds();
     let signed_prekey = app
@@ -66,6 +66,7 @@ pub(crate) async fn replace_signed_prekey(
         user: authority.user.clone(),
         device: authority.device,
         tag: WriteTag { seq: body.seq, digest },
+        registration,
         signed_prekey,
     });
     match app.commit(&authority.user, command).await? {
@@ -82,7 +83,7 @@ pub(crate) async fn add_one_time_prekeys(
     write: DeviceWrite<device::AddOneTimePreKeys>,
 ) -> Result<Routed<device::Pool>, Rejection> {
     let DeviceWrite { authority, body, digest } = write;
-    let identity = identity(&app, &authority).await?;
+    let (registration, identity) = registered(&app, &authority).await?;
     let owner = Address::new(&authority.user, authority.device);
     let signatures = body.one_time_prekeys.len();
     let one_time_prekeys = app
@@ -94,6 +95,7 @@ pub(crate) async fn add_one_time_prekeys(
         user: authority.user.clone(),
         device: authority.device,
         tag: WriteTag { seq: body.seq, digest },
+        registration,
         one_time_prekeys,
     });
     match app.commit(&authority.user, command).await? {
@@ -125,7 +127,8 @@ pub(crate) async fn status(
 /// `DELETE /v1/users/{user}/devices/{device}`
 pub(crate) async fn remove(State(app): Shared, removal: Removal) -> Result<Response, Rejection> {
     let DeviceAuthority { user, device } = removal.authority;
-    let command = Command::RemoveDevice(RemoveDevice { user: user.clone(), device });
+    let command =
+        Command::RemoveDevice(RemoveDevice { user: user.clone(), device, seq: removal.seq });
     match app.commit(&user, command).await? {
         (route, Outcome::DeviceRemoved) => {
             Ok(with_route(&route, StatusCode::NO_CONTENT.into_response()))
@@ -134,18 +137,20 @@ pub(crate) async fn remove(State(app): Shared, removal: Removal) -> Result<Respo
     }
 }
 
-/// The identity key that is registered for the device now.
-///
-/// A device that registers anew between this read and the commit has taken a higher `seq`, so the
-/// older write is refused.
-async fn identity(app: &App, authority: &DeviceAuthority) -> Result<IdentityPublic, Rejection> {
+/// The device's registration and its identity key. The state machine refuses what was checked
+/// against a registration that is no longer the current one.
+async fn registered(
+    app: &App,
+    authority: &DeviceAuthority,
+) -> Result<(RegistrationId, IdentityPublic), Rejection> {
     let devices = Some(vec![authority.device]);
     let query = Query::Peek { user: authority.user.clone(), devices };
     match app.node.query(&query, app.write_deadline()).await?.answer {
         Answer::Peek(Some(peeked)) => {
             let (view, _) = peeked.devices.first().ok_or_else(internal)?;
             // It was checked before it was stored.
-            check::stored_identity(&view.identity_key).map_err(|_| internal().into())
+            let identity = check::stored_identity(&view.identity_key).map_err(|_| internal())?;
+            Ok((view.registration, identity))
         }
         Answer::Peek(None) => Err(unknown_device(authority.device).into()),
         _ => Err(internal().into()),

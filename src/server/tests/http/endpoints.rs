@@ -198,7 +198,8 @@ async fn an_operator_sees_health_metrics_and_the_cluster() {
         "oncekey_bundles_total{status=\"exhausted\"} 1",
         "oncekey_shard_leader{shard=\"0\"} 1",
         "# UNIT oncekey_http_request_duration_seconds seconds",
-        "oncekey_http_requests_in_flight 0",
+        // The one that asks.
+        "oncekey_http_requests_in_flight 1",
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }

@@ -1,6 +1,6 @@
 //! A client that sends exactly what it is told.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
 use serde_json::Value;
 use tokio::{
@@ -9,7 +9,7 @@ use tokio::{
 };
 
 /// A request as it goes over the wire.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) method: &'static str,
     pub(crate) target: String,
@@ -42,6 +42,11 @@ impl Request {
         self.header("Content-Type", "application/json")
     }
 
+    /// The body as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
     /// Changes the JSON body.
     pub(crate) fn edit(mut self, change: impl FnOnce(&mut Value)) -> Self {
         let mut body = serde_json::from_slice(&self.body).unwrap();
@@ -71,6 +76,14 @@ impl Request {
             head.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
         }
         head + "Connection: close\r\n\r\n"
+    }
+}
+
+impl fmt::Debug for Request {
+    /// Request line, headers and the first part of the body.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body: String = self.text().chars().take(200).collect();
+        write!(f, "{:?} {body:?}", self.head())
     }
 }
 

@@ -85,8 +85,8 @@ impl Fixture {
     }
 
     /// All that the outside can see of a device: its user, its pool.
-    pub(crate) async fn look_at(&self, device: &Device) -> (Reply, Value) {
-        let user = self.send(Request::get(device.user_path())).await;
+    pub(crate) async fn look_at(&self, device: &Device) -> (Value, Value) {
+        let user = self.send(Request::get(device.user_path())).await.json();
         let mut status = self.send(Request::get(device.path("/prekeys"))).await.json();
         if let Some(status) = status.as_object_mut() {
             status.remove("signed_prekey_age_ms");
