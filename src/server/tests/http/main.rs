@@ -4,4 +4,5 @@
 mod edge;
 mod endpoints;
 mod hostile;
+mod outage;
 mod support;

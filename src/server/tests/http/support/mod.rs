@@ -23,7 +23,8 @@ pub(crate) struct Fixture {
     pub(crate) admin: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     running: Option<JoinHandle<Result<(), RunError>>>,
-    disk: TempDir,
+    // Deleted when the fixture is dropped.
+    _disk: TempDir,
 }
 
 /// A configuration of a cluster of one node, with two shards.
@@ -51,13 +52,18 @@ impl Fixture {
         let disk = tempfile::tempdir().unwrap();
         let mut config = config(&disk);
         change(&mut config);
+        Self::serve(config, disk).await
+    }
+
+    /// A node with a given configuration, whose data is on `disk`.
+    pub(crate) async fn serve(config: Config, disk: TempDir) -> Self {
         let server = Server::start(config).await.unwrap();
         let (public, admin) = (server.public_addr(), server.admin_addr());
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(server.run_until(async {
             let _ = stopped.await;
         }));
-        Self { public, admin, stop: Some(stop), running: Some(running), disk }
+        Self { public, admin, stop: Some(stop), running: Some(running), _disk: disk }
     }
 
     pub(crate) fn request_stop(&mut self) {
