@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -35,6 +35,7 @@ pub struct Builder {
     engine: Option<Engine>,
     shards: Option<u16>,
     base_port: Option<u16>,
+    default_base_port: Option<u16>,
     dir: Option<PathBuf>,
     program: Option<PathBuf>,
     settings: BTreeMap<String, Value>,
@@ -50,6 +51,7 @@ impl Builder {
             engine: None,
             shards: None,
             base_port: None,
+            default_base_port: None,
             dir: None,
             program: None,
             settings: BTreeMap::new(),
@@ -85,6 +87,13 @@ impl Builder {
     #[must_use]
     pub fn base_port(mut self, port: u16) -> Self {
         self.base_port = Some(port);
+        self
+    }
+
+    /// The [`base_port`](Self::base_port) of a new cluster when none is asked for.
+    #[must_use]
+    pub fn default_base_port(mut self, port: u16) -> Self {
+        self.default_base_port = Some(port);
         self
     }
 
@@ -185,12 +194,12 @@ impl Builder {
     /// The plan of a folder that was used before.
     fn continued(&self, plan: Plan) -> Result<(Plan, BTreeMap<NodeId, [Port; 3]>)> {
         let nodes = u16::try_from(plan.nodes.len())?;
-        differs("nodes", self.nodes, nodes)?;
-        differs("engine", self.engine, plan.engine)?;
-        differs("shards", self.shards, plan.shards)?;
+        differs("nodes", self.nodes.as_ref(), &nodes)?;
+        differs("engine", self.engine.as_ref(), &plan.engine)?;
+        differs("shards", self.shards.as_ref(), &plan.shards)?;
         if let (Some(base), Some((id, first))) = (self.base_port, plan.nodes.first_key_value()) {
             let planned = u64::from(first.public.port()).saturating_sub(id.0);
-            differs("base port", Some(u64::from(base)), planned)?;
+            differs("base port", Some(&u64::from(base)), &planned)?;
         }
         let ports = plan
             .nodes
@@ -213,7 +222,7 @@ impl Builder {
         );
         let mut ports = BTreeMap::new();
         for id in 1..=count {
-            let port = |role: u16| match self.base_port {
+            let port = |role: u16| match self.base_port.or(self.default_base_port) {
                 None => Port::any(),
                 Some(base) => {
                     let port =
@@ -241,7 +250,7 @@ pub(crate) fn addresses(ports: &[Port; 3], joins: bool) -> Addresses {
     Addresses { public, peer, admin, joins }
 }
 
-fn differs<T: PartialEq + std::fmt::Display>(what: &str, asked: Option<T>, is: T) -> Result<()> {
+fn differs<T: PartialEq + std::fmt::Display>(what: &str, asked: Option<&T>, is: &T) -> Result<()> {
     match asked {
         Some(asked) if asked != is => {
             bail!(
@@ -254,7 +263,7 @@ fn differs<T: PartialEq + std::fmt::Display>(what: &str, asked: Option<T>, is: T
 
 /// Refuses a folder with files of somebody else.
 fn ensure_unused(dir: &Path) -> Result<()> {
-    let used = fs::read_dir(dir)?.next().transpose().map_err(io::Error::from)?.is_some();
+    let used = fs::read_dir(dir)?.next().transpose()?.is_some();
     ensure!(!used, "{} is not empty and has no cluster; use another folder", dir.display());
     Ok(())
 }

@@ -1,15 +1,57 @@
 //! The oncekey command.
+//!
+//! Exit codes are part of the interface: see the end of `oncekey --help`.
 
+mod args;
 #[cfg(feature = "conformance")]
 mod conformance;
+mod demo;
+mod dev;
+mod exit;
+mod logging;
+mod output;
+mod serve;
 
-#[cfg(feature = "conformance")]
-fn main() -> anyhow::Result<()> {
-    match std::env::args().nth(1).as_deref() {
-        Some("conformance") => conformance::run(std::io::stdin().lock(), std::io::stdout().lock()),
-        _ => Ok(()),
+use std::{io, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser};
+
+use args::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            exit::code(&error)
+        }
     }
 }
 
-#[cfg(not(feature = "conformance"))]
-fn main() {}
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Dev(arguments) => runtime()?.block_on(dev::run(&arguments)),
+        Command::Demo(arguments) => runtime()?.block_on(demo::run(&arguments)),
+        Command::Config => {
+            output::line(oncekey_server::config::example());
+            Ok(())
+        }
+        Command::Completions(arguments) => {
+            let mut command = Arguments::command();
+            clap_complete::generate(arguments.shell, &mut command, "oncekey", &mut io::stdout());
+            Ok(())
+        }
+        #[cfg(feature = "conformance")]
+        Command::Conformance => conformance::run(io::stdin().lock(), io::stdout().lock()),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime does not start")
+}

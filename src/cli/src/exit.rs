@@ -1,0 +1,23 @@
+//! Exit codes. Stable; scripts and service managers act on them.
+
+use std::process::ExitCode;
+
+use oncekey_server::{RunError, config};
+
+/// The command failed.
+const FAILED: u8 = 1;
+/// The command line or the configuration is wrong. Clap uses the same.
+const USAGE: u8 = 2;
+/// The node met a fault of its disk or its data.
+const FAULT: u8 = 3;
+
+/// The code for a command that ended with `error`.
+pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
+    ExitCode::from(if error.is::<config::Error>() {
+        USAGE
+    } else if error.is::<RunError>() {
+        FAULT
+    } else {
+        FAILED
+    })
+}
