@@ -6,7 +6,7 @@
 //! endpoint, after a growing, jittered pause. A refusal is final. No call takes longer than its
 //! deadline, no reply is read beyond its limit.
 //!
-//! Leaves out: TLS. The [pool](pool) is the one place that names a connector.
+//! Leaves out: TLS. `pool` is the one place that names a connector.
 
 mod endpoint;
 mod leaders;

@@ -3,7 +3,7 @@
 //! Guarantees: connections are kept alive and shared; a request is sent once, so that every
 //! attempt is counted by the caller.
 //!
-//! Leaves out: TLS. [`Connector`] is the type to change.
+//! Leaves out: TLS. `Connector` is the type to change.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};

@@ -1,6 +1,6 @@
 //! Nodes on this machine that fail in scripted ways.
 
-use std::{collections::VecDeque, convert::Infallible};
+use std::{collections::VecDeque, convert::Infallible, slice::from_ref};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -171,25 +171,28 @@ async fn call(client: &AnyNode) -> Result<Answer<u32>, CallError> {
 
 #[tokio::test]
 async fn every_failure_leads_to_the_next_node_with_the_same_request() {
-    for act in [
-        Act::Close,
-        Act::Stall,
-        Act::CloseInsideBody,
-        Act::Problem(Code::Overloaded),
-        Act::Problem(Code::NoQuorum),
-        Act::Problem(Code::Internal),
-        Act::Status(429),
-        Act::Status(502),
-        Act::Garbage,
-        Act::OtherJson,
-        Act::Huge,
+    for (act, verdict) in [
+        (Act::Close, Verdict::Unknown),
+        (Act::Stall, Verdict::Unknown),
+        (Act::CloseInsideBody, Verdict::Unknown),
+        (Act::Problem(Code::Overloaded), Verdict::NotDone),
+        (Act::Problem(Code::NoQuorum), Verdict::Unknown),
+        (Act::Problem(Code::Internal), Verdict::Unknown),
+        (Act::Status(429), Verdict::NotDone),
+        (Act::Status(502), Verdict::Unknown),
+        (Act::Garbage, Verdict::Unknown),
+        (Act::OtherJson, Verdict::Unknown),
+        (Act::Huge, Verdict::Unknown),
     ] {
-        let nodes = Nodes::start(&[&[act.clone()], &[act.clone()], &[]]).await;
+        let nodes = Nodes::start(&[from_ref(&act), from_ref(&act), &[]]).await;
         let answer = call(&nodes.client()).await;
         let answer = answer.unwrap_or_else(|error| panic!("{act:?}: {error:?}"));
         assert_eq!(answer.reply, 7);
         assert_eq!(answer.attempts.len(), 3, "{act:?}: {:?}", answer.attempts);
         assert_eq!(answer.attempts.retries(), 2);
+        let first = answer.attempts.iter().next().unwrap();
+        let failure = first.failure.as_ref().unwrap();
+        assert_eq!(failure.verdict(), verdict, "{act:?}: {failure}");
         assert_eq!(nodes.asked(), [0, 1, 2], "{act:?}");
         let seen = nodes.seen();
         for attempt in &seen {
@@ -227,7 +230,7 @@ async fn a_refusal_is_final() {
         Act::Problem(Code::IdempotencyKeyReused),
         Act::Status(404),
     ] {
-        let nodes = Nodes::start(&[&[act.clone()], &[]]).await;
+        let nodes = Nodes::start(&[from_ref(&act), &[]]).await;
         let error = call(&nodes.client()).await.unwrap_err();
         assert!(matches!(error, CallError::Refused { .. }), "{error:?}");
         assert!(!error.is_retryable() && !error.is_outcome_unknown());

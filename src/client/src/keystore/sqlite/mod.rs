@@ -6,7 +6,7 @@
 //! The folder has mode 0700 and the file 0600. A file of another version is refused.
 //!
 //! Leaves out: copies that a file system or a flash translation layer keeps of blocks that were
-//! overwritten. [Sealing](super::seal) the secrets under a key kept elsewhere is the answer to
+//! overwritten. Sealing the secrets (`seal`) under a key kept elsewhere is the answer to
 //! that.
 
 mod handshake;
@@ -33,7 +33,11 @@ const FILE_NAME: &str = "keystore.sqlite3";
 /// How long to wait for another process that holds the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The key store in one SQLite file, or in memory; see the [module](self).
+/// The key store in one SQLite file, or in memory.
+///
+/// A transaction is on disk when its method returns. Tasks and processes may share a file; they
+/// take turns. An erased secret is overwritten in the file and gone from its log. The folder has
+/// mode 0700, the files 0600; nothing in them is encrypted.
 pub struct SqliteKeyStore {
     connection: Mutex<Connection>,
     #[cfg(test)]
