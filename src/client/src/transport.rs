@@ -73,7 +73,8 @@ pub struct Route {
     pub index: Option<LogIndex>,
 }
 
-/// The attempts of a call, in order; at most [`ATTEMPTS_MAX`](limits::ATTEMPTS_MAX) of each.
+/// The attempts of one or more calls, in order; at most
+/// [`ATTEMPTS_MAX`](limits::ATTEMPTS_MAX) of each call.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Attempts(Vec<Attempt>);
 
@@ -99,10 +100,12 @@ impl Attempts {
         self.0.extend(later.0);
     }
 
-    /// Attempts beyond the first.
+    /// Attempts that failed and were followed by another.
     #[must_use]
     pub fn retries(&self) -> usize {
-        self.0.len().saturating_sub(1)
+        let followed = self.0.split_last().map_or(&[][..], |(_, followed)| followed);
+        let failed = |attempt: &&Attempt| attempt.failure.is_some();
+        followed.iter().filter(failed).count()
     }
 
     /// The attempts, in order.
@@ -177,6 +180,11 @@ impl AttemptFailure {
             Self::Status(status) if *status < 500 => Verdict::Refused,
             Self::Status(_) => Verdict::Unknown,
         }
+    }
+
+    /// Whether no node of this kind has spoken.
+    pub(crate) fn is_bare_status(&self) -> bool {
+        matches!(self, Self::Status(_))
     }
 }
 

@@ -158,6 +158,10 @@ impl Transport for AnyNode {
             };
             tracing::debug!(%endpoint, %failure, attempt = attempts.len(), "attempt failed");
             match failure.verdict() {
+                // A bare status may come from a proxy that knows nothing of earlier attempts.
+                Verdict::Refused if may_be_done && failure.is_bare_status() => {
+                    return Err(CallError::Unknown { failure, attempts });
+                }
                 Verdict::Refused => return Err(CallError::Refused { failure, attempts }),
                 Verdict::Unknown => may_be_done = true,
                 Verdict::NotDone => {}

@@ -240,6 +240,17 @@ async fn a_refusal_is_final() {
 }
 
 #[tokio::test]
+async fn a_bare_status_after_an_unknown_outcome_leaves_it_unknown() {
+    let nodes = Nodes::start(&[&[Act::Close], &[Act::Status(404)]]).await;
+    let error = call(&nodes.client()).await.unwrap_err();
+    assert!(error.is_outcome_unknown(), "{error:?}");
+    // A problem document comes from the log, which knows of the first attempt.
+    let nodes = Nodes::start(&[&[Act::Close], &[Act::Problem(Code::UnknownUser)]]).await;
+    let error = call(&nodes.client()).await.unwrap_err();
+    assert!(!error.is_outcome_unknown(), "{error:?}");
+}
+
+#[tokio::test]
 async fn without_a_reachable_node_nothing_was_changed() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = closed.local_addr().unwrap().to_string().parse().unwrap();

@@ -1,6 +1,7 @@
 //! Devices and a server in one process.
 
 mod crash;
+mod delivery;
 mod fetch;
 mod handshake;
 mod publish;
