@@ -6,9 +6,15 @@ use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::engine::{Engine, Reader};
 use super::{Change, EngineError, EngineKind, EngineOptions, Record};
+
+/// After a database was dropped, sled's own threads hold its lock a little longer. A process that
+/// opens it again waits this long; one that finds it in use by another fails after that.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_POLL: Duration = Duration::from_millis(5);
 
 /// A sled database; its default tree holds all shards.
 pub(super) struct Sled {
@@ -23,10 +29,18 @@ impl Sled {
             .cache_capacity(options.cache_bytes)
             // Its own flusher only logs an error; a checkpoint returns it.
             .flush_every_ms(None);
-        // sled panics on some of the damage that it leaves behind at a power cut.
-        let database = catch_unwind(AssertUnwindSafe(|| config.open()))
-            .unwrap_or_else(|_| Err(sled::Error::ReportableBug("it panicked".to_owned())))
-            .map_err(fault("opening"))?;
+        let deadline = Instant::now() + LOCK_WAIT;
+        let database = loop {
+            // sled panics on some of the damage that it leaves behind at a power cut.
+            let opened = catch_unwind(AssertUnwindSafe(|| config.open()))
+                .unwrap_or_else(|_| Err(sled::Error::ReportableBug("it panicked".to_owned())));
+            match opened {
+                Err(error) if is_locked(&error) && Instant::now() < deadline => {
+                    std::thread::sleep(LOCK_POLL);
+                }
+                opened => break opened.map_err(fault("opening"))?,
+            }
+        };
         Ok(Self { dir: dir.to_owned(), database })
     }
 }
@@ -73,6 +87,11 @@ impl Engine for Sled {
     fn disk_bytes(&self) -> Result<u64, EngineError> {
         self.database.size_on_disk().map_err(fault("measuring"))
     }
+}
+
+/// sled tells it by its message alone.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
 }
 
 /// Syncs every file below `dir`, and `dir`: sled's flush leaves its bytes in the page cache.

@@ -109,6 +109,9 @@ pub enum WalFault {
     /// The log has been shut down.
     #[error("the log has been shut down")]
     Closed,
+    /// The committer panicked, most likely in a [`Done`].
+    #[error("the thread that writes the log panicked")]
+    Panicked,
     /// The request breaks a rule. The log is as before and goes on.
     #[error("the log refused a request: {reason}")]
     Refused {
@@ -281,7 +284,13 @@ impl Wal {
         committer.recycle()?;
         let thread = std::thread::Builder::new()
             .name("wal".to_owned())
-            .spawn(move || committer.run())
+            .spawn({
+                let end = shared::EndOnPanic::new(shared.clone());
+                move || {
+                    let _end = end;
+                    committer.run();
+                }
+            })
             .map_err(|error| WalFault::of("starting the thread of", "the log", error))?;
         let inner = Inner { shared, committer: Mutex::new(Some(thread)) };
         Ok((Self { inner: Arc::new(inner) }, Recovery { groups }))
@@ -435,7 +444,7 @@ impl Inner {
         if let Some(thread) = thread
             && !self.shared.is_committer()
         {
-            // The committer does not panic; if a `Done` made it, there is nothing left to do here.
+            // If it panicked, the node has heard of it already.
             let _ = thread.join();
         }
     }

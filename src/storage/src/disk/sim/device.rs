@@ -16,7 +16,6 @@ pub(super) struct Device {
     pub(super) unsynced: Vec<Change>,
     pub(super) operations: u64,
     pub(super) faults: BTreeMap<u64, Fault>,
-    pub(super) last_fault: Option<Fault>,
     pub(super) crashed: bool,
     pub(super) capacity: Option<u64>,
     pub(super) boot: u64,
@@ -32,6 +31,26 @@ pub(super) struct Inode {
 pub(super) enum Fault {
     Crash,
     Error,
+}
+
+/// Why an operation is not carried out.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stopped {
+    /// The machine has stopped already.
+    Before,
+    /// The machine stops in the middle of it.
+    Crashing,
+    /// It is to fail.
+    Failing,
+}
+
+impl From<Stopped> for io::Error {
+    fn from(stopped: Stopped) -> Self {
+        Self::other(match stopped {
+            Stopped::Before | Stopped::Crashing => "the machine has stopped",
+            Stopped::Failing => "input/output error",
+        })
+    }
 }
 
 #[derive(Clone)]
@@ -71,23 +90,21 @@ impl NameChange {
 }
 
 impl Device {
-    pub(super) fn check_alive(&self) -> io::Result<()> {
-        if self.crashed { Err(io::Error::other("the machine has stopped")) } else { Ok(()) }
+    pub(super) fn check_alive(&self) -> Result<(), Stopped> {
+        if self.crashed { Err(Stopped::Before) } else { Ok(()) }
     }
 
     /// Counts a changing operation and lets it fail if that was planned.
-    pub(super) fn begin(&mut self) -> io::Result<()> {
-        self.last_fault = None;
+    pub(super) fn begin(&mut self) -> Result<(), Stopped> {
         self.check_alive()?;
         let number = self.operations;
         self.operations += 1;
-        self.last_fault = self.faults.remove(&number);
-        match self.last_fault {
+        match self.faults.remove(&number) {
             None => Ok(()),
-            Some(Fault::Error) => Err(io::Error::other("input/output error")),
+            Some(Fault::Error) => Err(Stopped::Failing),
             Some(Fault::Crash) => {
                 self.crashed = true;
-                Err(io::Error::other("the machine has stopped"))
+                Err(Stopped::Crashing)
             }
         }
     }

@@ -11,7 +11,7 @@ mod device;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use self::device::{Change, Device, Fault, Inode, NameChange};
+use self::device::{Change, Device, Fault, Inode, NameChange, Stopped};
 use super::{Disk, DiskFile};
 
 /// What of the unsynced changes is on the device after a power cut.
@@ -253,16 +253,13 @@ impl DiskFile for SimFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut device = self.device()?;
         let offset = index(offset)?;
-        let begun = device.begin();
-        if let Err(error) = begun {
-            match device.last_fault {
-                Some(Fault::Crash) => device.write(self.inode, offset, bytes),
-                Some(Fault::Error) => {
-                    device.write(self.inode, offset, &bytes[..bytes.len() / 2]);
-                }
-                None => {}
+        if let Err(stopped) = device.begin() {
+            match stopped {
+                Stopped::Before => {}
+                Stopped::Crashing => device.write(self.inode, offset, bytes),
+                Stopped::Failing => device.write(self.inode, offset, &bytes[..bytes.len() / 2]),
             }
-            return Err(error);
+            return Err(stopped.into());
         }
         device.check_space(self.inode, offset + bytes.len())?;
         device.write(self.inode, offset, bytes);
@@ -271,16 +268,16 @@ impl DiskFile for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut device = self.device()?;
-        let begun = device.begin();
         let inode = self.inode;
-        match (&begun, device.last_fault) {
-            (Ok(()), _) => device.make_durable(inode),
-            (Err(_), Some(Fault::Error)) => {
+        match device.begin() {
+            Ok(()) => device.make_durable(inode),
+            Err(Stopped::Failing) => {
                 device.unsynced.retain(|change| !change.is_write_to(inode));
+                return Err(Stopped::Failing.into());
             }
-            (Err(_), _) => {}
+            Err(stopped) => return Err(stopped.into()),
         }
-        begun
+        Ok(())
     }
 }
 

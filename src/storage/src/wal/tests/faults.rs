@@ -56,6 +56,17 @@ fn the_node_hears_of_a_fault_before_any_caller() {
 }
 
 #[test]
+fn a_done_that_panics_ends_the_log_and_leaves_nobody_waiting() {
+    let (mut bed, _) = Bed::open(&SimDisk::new()).unwrap();
+    bed.wal.save_vote(GroupId(1), Bytes::new(), Box::new(|_| panic!("planned by the test")));
+    // Answered by the committer before it ends, or refused after.
+    while bed.step(&Step::Vote { group: 1, vote: 1 }).is_ok() {}
+    let refused = bed.step(&Step::Vote { group: 1, vote: 1 }).unwrap_err();
+    assert!(matches!(refused, WalFault::Panicked), "{refused}");
+    assert_eq!(bed.faults.lock().unwrap().len(), 1);
+}
+
+#[test]
 fn a_full_disk_ends_the_log_with_a_clear_message_and_loses_nothing() {
     let script = script();
     let mut full = 0;
