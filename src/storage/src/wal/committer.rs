@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,8 +135,11 @@ impl Committer {
         if let Err(fault) = self.write(BatchKind::Data, &items) {
             return (Err(fault), waiting);
         }
-        for done in waiting {
-            done(Ok(()));
+        let mut waiting = waiting.into_iter();
+        for done in waiting.by_ref() {
+            if catch_unwind(AssertUnwindSafe(|| done(Ok(())))).is_err() {
+                return (Err(WalFault::Panicked), waiting.collect());
+            }
         }
         (self.recycle(), Vec::new())
     }

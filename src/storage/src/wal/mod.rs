@@ -109,8 +109,8 @@ pub enum WalFault {
     /// The log has been shut down.
     #[error("the log has been shut down")]
     Closed,
-    /// The committer panicked, most likely in a [`Done`].
-    #[error("the thread that writes the log panicked")]
+    /// A [`Done`] panicked. Its caller is in an unknown state, so the log goes no further.
+    #[error("a receiver of the log's answers panicked")]
     Panicked,
     /// The request breaks a rule. The log is as before and goes on.
     #[error("the log refused a request: {reason}")]
@@ -284,13 +284,7 @@ impl Wal {
         committer.recycle()?;
         let thread = std::thread::Builder::new()
             .name("wal".to_owned())
-            .spawn({
-                let end = shared::EndOnPanic::new(shared.clone());
-                move || {
-                    let _end = end;
-                    committer.run();
-                }
-            })
+            .spawn(move || committer.run())
             .map_err(|error| WalFault::of("starting the thread of", "the log", error))?;
         let inner = Inner { shared, committer: Mutex::new(Some(thread)) };
         Ok((Self { inner: Arc::new(inner) }, Recovery { groups }))
@@ -444,7 +438,7 @@ impl Inner {
         if let Some(thread) = thread
             && !self.shared.is_committer()
         {
-            // If it panicked, the node has heard of it already.
+            // It catches the panics of others and has none of its own.
             let _ = thread.join();
         }
     }

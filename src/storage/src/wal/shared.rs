@@ -5,7 +5,7 @@
 //! any caller does.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -194,25 +194,6 @@ impl Shared {
         self.room.notify_all();
         for done in waiting.into_iter().chain(queue.into_iter().filter_map(|job| job.done)) {
             done(Err(fault.clone()));
-        }
-    }
-}
-
-/// Ends the log when the committer panics, so that nobody waits for it in vain.
-pub(super) struct EndOnPanic {
-    shared: Arc<Shared>,
-}
-
-impl EndOnPanic {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
-    }
-}
-
-impl Drop for EndOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.shared.fail(&WalFault::Panicked, Vec::new());
         }
     }
 }
