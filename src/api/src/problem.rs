@@ -173,8 +173,8 @@ codes! {
     Overloaded = "overloaded", 503, "The node is overloaded", Yes;
     /// No quorum was within reach in time; whether a write was carried out is unknown.
     NoQuorum = "no_quorum", 503, "No quorum is within reach", Unknown;
-    /// The node is shutting down; another node can answer.
-    ShuttingDown = "shutting_down", 503, "The node is shutting down", Unknown;
+    /// The node is shutting down and did not take the request; another node can answer.
+    ShuttingDown = "shutting_down", 503, "The node is shutting down", Yes;
     /// The node is not ready to serve.
     NotReady = "not_ready", 503, "The node is not ready", Yes;
     /// The node could not answer in time; whether a write was carried out is unknown.
