@@ -81,7 +81,7 @@ impl FromRequestParts<Arc<App>> for Removal {
 pub(crate) struct DeviceWrite<T> {
     pub(crate) authority: DeviceAuthority,
     pub(crate) body: T,
-    /// SHA-256 of method, target and body: two requests are the same write when it agrees.
+    /// SHA-256 of method, path and body: two requests are the same write when it agrees.
     pub(crate) digest: [u8; 32],
 }
 
@@ -244,7 +244,7 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })
 }
 
-/// `SHA-256("oncekey write v1" ‖ lp(method) ‖ lp(target) ‖ body)`, where lp puts the length in
+/// `SHA-256("oncekey write v1" ‖ lp(method) ‖ lp(path) ‖ body)`, where lp puts the length in
 /// front as two big-endian bytes.
 fn write_digest(head: &Parts, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();

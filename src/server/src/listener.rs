@@ -4,7 +4,8 @@
 //! head that is too large or too slow ends its connection, and so does idleness; after a stop no
 //! connection is taken, requests in flight are answered, and what is left at the deadline is cut.
 //!
-//! Leaves out: TLS, which will wrap the stream between accept and serve.
+//! Leaves out: TLS, which will wrap the stream between accept and serve; clients that do not read,
+//! as replies are small and fit the kernel's buffers.
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
