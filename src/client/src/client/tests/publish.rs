@@ -36,54 +36,63 @@ async fn publishing_registers_once_and_fills_the_pool_in_uploads_of_the_allowed_
     assert_eq!(uploads(&world).len(), 3, "nothing to do the second time");
 }
 
+/// How often the server saw this very request.
+fn copies(world: &World, call: &Call) -> usize {
+    uploads(world).iter().filter(|seen| *seen == call).count()
+}
+
 #[tokio::test]
 async fn a_lost_reply_is_followed_by_the_identical_upload() {
     let world = World::new();
     let bob = world.device("bob", 1);
     bob.publish(2).await.unwrap();
     world.server.next(Fault::LoseReply);
-    // The first fault hits the status; the second the upload.
-    let error = bob.replenish(5).await.unwrap_err();
-    assert!(error.is_retryable(), "{error}");
-    let folderless = uploads(&world).len();
-    bob.rotate().await.unwrap();
-    assert_eq!(uploads(&world).len(), folderless + 1, "no upload was pending");
-
-    world.server.next(Fault::LoseReply);
     let error = bob.rotate().await.unwrap_err();
     assert!(matches!(&error, WriteError::Call(CallError::Unknown { .. })), "{error}");
-    let lost = uploads(&world).last().unwrap().clone();
+    assert!(error.is_retryable());
+    let lost = uploads(&world).pop().unwrap();
     let pool = bob.replenish(5).await.unwrap().pool;
+    assert_eq!(copies(&world, &lost), 2, "sent again, byte for byte");
+    assert_eq!(uploads(&world).len(), 4, "register, rotate twice, replenish");
     assert_eq!(pool.count, 5);
-    let calls = uploads(&world);
-    let resent = &calls[calls.len() - 2];
-    assert_eq!(*resent, lost, "the re-send is the same request");
-    assert_eq!(pool.signed_prekey.0, 3, "the lost rotation took effect once");
+    assert_eq!(pool.signed_prekey.0, 2, "the rotation took effect once");
     assert_secrets_are_held(&bob).await;
 }
 
 #[tokio::test]
-async fn a_crash_between_storing_and_sending_ends_in_the_same_upload() {
+async fn a_read_that_fails_leaves_no_write_behind() {
     let world = World::new();
-    let folder = tempfile::tempdir().unwrap();
-    let bob = world.device_in(folder.path(), "bob");
+    let bob = world.device("bob", 1);
     bob.publish(2).await.unwrap();
-    let mut lost = Vec::new();
+    let before = bob.store.state().unwrap();
+    // Replenishing asks for the status first.
+    world.server.next(Fault::LoseReply);
+    let error = bob.replenish(5).await.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    assert_eq!(bob.store.state().unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_crash_between_storing_and_sending_ends_in_the_same_upload() {
     for fault in [Fault::LoseRequest, Fault::LoseReply] {
-        let bob = world.reopen(folder.path());
-        world.server.next(fault);
+        let world = World::new();
+        let folder = tempfile::tempdir().unwrap();
+        let bob = world.device_in(folder.path(), "bob");
+        bob.publish(2).await.unwrap();
+        world.server.next(fault.clone());
         bob.rotate().await.unwrap_err();
-        lost.push(uploads(&world).last().unwrap().clone());
+        let lost = uploads(&world).pop().unwrap();
         drop(bob);
 
         let bob = world.reopen(folder.path());
         let pending = bob.store.state().unwrap().pending.unwrap();
-        assert_eq!(pending.body, lost.last().unwrap().body);
+        assert_eq!(pending.body, lost.body);
         bob.replenish(2).await.unwrap();
-        assert_eq!(uploads(&world).last(), lost.last(), "the same upload again");
+        assert_eq!(copies(&world, &lost), 2, "after {fault:?}");
         assert_eq!(bob.store.state().unwrap().pending, None);
+        let pool = bob.status().await.unwrap().server.pool;
+        assert_eq!(pool.signed_prekey.0, 2, "after {fault:?}");
     }
-    assert_eq!(world.reopen(folder.path()).rotate().await.unwrap().pool.signed_prekey.0, 4);
 }
 
 #[tokio::test]
@@ -255,4 +264,34 @@ async fn an_upload_that_cannot_be_made_is_refused_before_anything_is_stored() {
     assert!(error.to_string().contains("201"), "{error}");
     bob.device.replenish(&state, 0, &mut os_random()).unwrap_err();
     assert_eq!(bob.store.state().unwrap(), state);
+}
+
+#[tokio::test]
+async fn a_refusal_that_names_nothing_is_made_up_for_by_the_status() {
+    let world = World::new();
+    let bob = world.device("bob", 1);
+    bob.publish(3).await.unwrap();
+    world.server.advance("bob", 1, 40, 7, 90);
+    let before = uploads(&world).len();
+    world.server.next(Fault::Refuse(Problem::new(Code::StaleSeq, "")));
+    bob.rotate().await.unwrap();
+    assert_eq!(uploads(&world).len() - before, 2, "the second version fits");
+}
+
+#[tokio::test]
+async fn the_work_of_a_client_can_be_spawned() {
+    let world = World::new();
+    let bob = std::sync::Arc::new(world.device("bob", 1));
+    let task = {
+        let bob = std::sync::Arc::clone(&bob);
+        tokio::spawn(async move {
+            bob.publish(1).await.map(drop)?;
+            bob.rotate_if_due().await.map(drop)?;
+            bob.replenish(2).await.map(drop)?;
+            let options = crate::client::FetchOptions::default();
+            drop(bob.fetch(bob.user(), &options).await);
+            bob.remove().await.map(drop)
+        })
+    };
+    task.await.unwrap().unwrap();
 }
