@@ -10,7 +10,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -28,7 +28,10 @@ use oncekey_client::{
 use oncekey_types::{CallerId, DeviceId, OneTimePreKeyId, RequestId, Slot, UserId};
 use tokio::task::JoinSet;
 
-use crate::history::{Answer, Handed, History, Key, Operation};
+use crate::{
+    history::{Answer, Handed, History, Key, Operation},
+    wait::{self, Seen},
+};
 
 /// How long a caller tries to have one fetch decided.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -73,10 +76,26 @@ impl Fetcher {
         self
     }
 
+    /// The same, with the same clock, through other nodes.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn through(&self, endpoints: &[String]) -> Result<Self> {
+        let Self { began, patience, .. } = *self;
+        Ok(Self { began, patience, ..Self::new(self.user.clone(), endpoints)? })
+    }
+
     /// The user whose bundles are fetched.
     #[must_use]
     pub fn user(&self) -> &UserId {
         &self.user
+    }
+
+    /// Time since the fetcher was made: the clock of its operations.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Fetches as `caller` under `request`, asking the endpoint number `first` first, until the
@@ -126,6 +145,29 @@ impl Fetcher {
     }
 }
 
+/// How much is asked for.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Names callers and requests; must not be used twice for a user.
+    pub label: String,
+    /// Callers at the same time.
+    pub callers: usize,
+    /// Fetches of each caller, one after the other; fewer when the workload is [stopped].
+    ///
+    /// [stopped]: Workload::stop
+    pub each: usize,
+    /// Pause between two fetches of a caller.
+    pub pause: Duration,
+}
+
+impl Load {
+    /// `callers` callers who make `each` fetches each, without a pause.
+    #[must_use]
+    pub fn new(label: impl Into<String>, callers: usize, each: usize) -> Self {
+        Self { label: label.into(), callers, each, pause: Duration::ZERO }
+    }
+}
+
 /// Many callers at the same time.
 #[derive(Debug)]
 pub struct Workload {
@@ -135,55 +177,53 @@ pub struct Workload {
 
 /// How far a workload is.
 #[derive(Debug, Default)]
-pub struct Progress {
+struct Progress {
     sent: AtomicUsize,
     decided: AtomicUsize,
+    stopped: AtomicBool,
 }
 
-impl Progress {
+impl Workload {
+    /// Starts the callers of `load`.
+    #[must_use]
+    pub fn start(fetcher: &Fetcher, load: &Load) -> Self {
+        let progress = Arc::new(Progress::default());
+        let mut callers = JoinSet::new();
+        for caller in 0..load.callers {
+            callers.spawn(call(fetcher.clone(), load.clone(), caller, Arc::clone(&progress)));
+        }
+        Self { callers, progress }
+    }
+
     /// Fetches that have a decision.
     #[must_use]
     pub fn decided(&self) -> usize {
-        self.decided.load(Ordering::SeqCst)
+        self.progress.decided.load(Ordering::SeqCst)
     }
 
     /// Fetches that were sent and have no decision yet.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.sent.load(Ordering::SeqCst).saturating_sub(self.decided())
-    }
-}
-
-impl Workload {
-    /// Starts `callers` callers who make `each` fetches each, one after the other. Their requests
-    /// are named after `label`, which must not be used twice for a user.
-    #[must_use]
-    pub fn start(fetcher: &Fetcher, label: &str, callers: usize, each: usize) -> Self {
-        let progress = Arc::new(Progress::default());
-        let mut tasks = JoinSet::new();
-        for caller in 0..callers {
-            let (fetcher, progress) = (fetcher.clone(), Arc::clone(&progress));
-            let label = label.to_owned();
-            tasks.spawn(async move {
-                let name = CallerId::new(format!("{label}-{caller}")).context("a caller")?;
-                let mut operations = Vec::with_capacity(each);
-                for number in 0..each {
-                    let request = RequestId::new(format!("{label}-{caller}-{number}"))
-                        .context("a request id")?;
-                    progress.sent.fetch_add(1, Ordering::SeqCst);
-                    operations.push(fetcher.fetch(&name, &request, caller + number).await?);
-                    progress.decided.fetch_add(1, Ordering::SeqCst);
-                }
-                Ok(operations)
-            });
-        }
-        Self { callers: tasks, progress }
+        self.progress.sent.load(Ordering::SeqCst).saturating_sub(self.decided())
     }
 
-    /// How far it is.
-    #[must_use]
-    pub fn progress(&self) -> &Progress {
-        &self.progress
+    /// Waits until `count` more fetches than now are decided.
+    ///
+    /// # Errors
+    ///
+    /// When they are not within `limit`.
+    pub async fn decide(&self, count: usize, limit: Duration) -> Result<()> {
+        let goal = self.decided() + count;
+        wait::until(limit, &format!("{count} more fetches to be decided"), async || {
+            let decided = self.decided();
+            Ok(Seen::when(decided >= goal, || format!("{decided} of {goal}")))
+        })
+        .await
+    }
+
+    /// Has every caller end after the fetch that it is at.
+    pub fn stop(&self) {
+        self.progress.stopped.store(true, Ordering::SeqCst);
     }
 
     /// Waits for all callers and adds what they saw to `history`.
@@ -197,6 +237,32 @@ impl Workload {
         }
         Ok(())
     }
+}
+
+/// The life of one caller.
+async fn call(
+    fetcher: Fetcher,
+    load: Load,
+    caller: usize,
+    progress: Arc<Progress>,
+) -> Result<Vec<Operation>> {
+    let label = &load.label;
+    let name = CallerId::new(format!("{label}-{caller}")).context("a caller")?;
+    let mut operations = Vec::new();
+    for number in 0..load.each {
+        if progress.stopped.load(Ordering::SeqCst) {
+            break;
+        }
+        let request =
+            RequestId::new(format!("{label}-{caller}-{number}")).context("a request id")?;
+        progress.sent.fetch_add(1, Ordering::SeqCst);
+        operations.push(fetcher.fetch(&name, &request, caller + number).await?);
+        progress.decided.fetch_add(1, Ordering::SeqCst);
+        if !load.pause.is_zero() {
+            tokio::time::sleep(load.pause).await;
+        }
+    }
+    Ok(operations)
 }
 
 /// The keys of `device` that the ranges of a status name.

@@ -1,0 +1,112 @@
+//! Two of three nodes are down: whoever asks the third gets identity key and signed prekey, marked
+//! as such, and never a one-time prekey; with the others back, all goes on where it stopped.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use oncekey_api::{Base64, Code, bundle::OneTimePreKeyStatus};
+use oncekey_client::{Client, FetchError, FetchOptions, Fetched, NewDevice, SqliteKeyStore};
+use oncekey_cluster::{
+    history::{Answer, Handed, History, Key, Operation},
+    workload::{Load, Workload},
+};
+use oncekey_tests::{Bob, any_node, small};
+
+const POOL: usize = 60;
+const BEFORE: usize = 10;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_bundles_have_no_one_time_prekey_and_say_so() -> Result<()> {
+    let mut cluster = small().set("http.fetch_timeout_ms", 800).start().await?;
+    let bob = Bob::publish(&cluster, "bob", 1, POOL).await?;
+    let fetcher = bob.fetcher(&cluster.endpoints())?;
+    let mut history = History::new(bob.user.clone(), bob.uploaded().await?);
+    Workload::start(&fetcher, &Load::new("before", 1, BEFORE)).finish(&mut history).await?;
+
+    let nodes = cluster.nodes();
+    let (survivor, lost) = nodes.split_first().context("nodes")?;
+    for node in lost {
+        cluster.kill(*node)?;
+    }
+    let alone = [cluster.endpoint(*survivor)];
+    let store = SqliteKeyStore::in_memory()?;
+    let alice = NewDevice::new("alice".parse()?, 1);
+    let alice = Client::create(store, any_node(&alone, "alone-0")?, alice)?;
+
+    let lax = FetchOptions { request: Some("alone-0-0".parse()?), ..FetchOptions::default() };
+    let fetched = alice.fetch(&bob.user, &lax).await?;
+    ensure!(fetched.as_of.is_some(), "an answer without a quorum says how old its data is");
+    let bundle = fetched.bundles.into_iter().next().context("a bundle")?;
+    ensure!(bundle.one_time_prekey_status == OneTimePreKeyStatus::Unavailable, "{bundle:?}");
+    ensure!(bundle.one_time_prekey.is_none(), "{bundle:?}");
+    // It is good for a handshake all the same.
+    let outgoing = alice.initiate(bundle.bundle?, b"hello", b"")?;
+    bob.devices[0].receive(&outgoing.message, b"")?;
+
+    let strict = FetchOptions {
+        request: Some("alone-0-1".parse()?),
+        require_opk: true,
+        ..FetchOptions::default()
+    };
+    match alice.fetch(&bob.user, &strict).await {
+        Err(FetchError::Call { error, .. }) => {
+            ensure!(error.is_outcome_unknown(), "{error}");
+            ensure!(error.to_string().contains(Code::NoQuorum.as_str()), "{error}");
+        }
+        other => bail!("a required key without a quorum: {other:?}"),
+    }
+
+    // A caller who gives up early does not know whether it got a key.
+    let impatient = fetcher.clone().with_patience(Duration::ZERO);
+    let undecided = impatient.fetch(&"alone-1".parse()?, &"alone-1-0".parse()?, 0).await?;
+    ensure!(matches!(undecided.answer, Answer::Undecided(_)), "{undecided:?}");
+    history.operations.push(undecided);
+
+    for node in lost {
+        cluster.launch(*node)?;
+    }
+    cluster.wait_ready().await?;
+    let alice = alice.with_transport(any_node(&cluster.endpoints(), "alone-0")?);
+    // At most the three fetches of the outage lie between.
+    let next = u32::try_from(BEFORE)? + 1;
+    let next = next..next + 3;
+    let first = alice.fetch(&bob.user, &lax).await?;
+    ensure!(first.as_of.is_none(), "{first:?}");
+    let id = first.bundles[0].one_time_prekey.context("a key after the outage")?;
+    ensure!(next.contains(&id.0), "key {id} is not in {next:?}");
+    let again = fetcher.fetch(&"alone-0".parse()?, &"alone-0-0".parse()?, 1).await?;
+    ensure!(again.keys().iter().map(|handed| handed.key.id).eq([id]), "{again:?}");
+    history.operations.push(again);
+
+    let invoked = fetcher.elapsed();
+    let second = alice.fetch(&bob.user, &strict).await?;
+    let id = second.bundles[0].one_time_prekey.context("a key after the outage")?;
+    ensure!(next.contains(&id.0), "key {id} is not in {next:?}");
+    history.operations.push(operation(invoked, fetcher.elapsed(), second));
+
+    Workload::start(&fetcher, &Load::new("after", 4, 2)).finish(&mut history).await?;
+    bob.judge(&fetcher, history).await?;
+    cluster.finish().await
+}
+
+/// What Alice's client saw. It keeps the bytes of a key to itself.
+fn operation(invoked: Duration, returned: Duration, fetched: Fetched) -> Operation {
+    let keys = fetched.bundles.iter().filter_map(|bundle| {
+        let key = Key { device: bundle.device, id: bundle.one_time_prekey? };
+        Some(Handed { key, public: Base64::default() })
+    });
+    let answer = Answer::Committed {
+        index: fetched.route.index,
+        repeated: fetched.repeated,
+        keys: keys.collect(),
+        without: Vec::new(),
+    };
+    Operation {
+        asked: "any".to_owned(),
+        invoked,
+        returned: Some(returned),
+        attempts: fetched.attempts.len(),
+        answer,
+        request: fetched.request,
+    }
+}
