@@ -182,7 +182,21 @@ impl AttemptFailure {
         }
     }
 
-    /// Whether no node of this kind has spoken.
+    /// The kind of failure, without anything that a node may have quoted: for logs and metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Lost => "lost",
+            Self::Timeout => "timeout",
+            Self::ReplyTooLarge => "reply_too_large",
+            Self::ReplyMalformed => "reply_malformed",
+            Self::Problem(problem) => problem.code.as_str(),
+            Self::Status(_) => "status",
+        }
+    }
+
+    /// Whether the reply had a status alone, as from a proxy.
     pub(crate) fn is_bare_status(&self) -> bool {
         matches!(self, Self::Status(_))
     }

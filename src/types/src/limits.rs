@@ -70,6 +70,8 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
 pub const REPLY_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Endpoints of one client.
 pub const ENDPOINTS_MAX: usize = 64;
+/// Idle connections that a client keeps to one endpoint.
+pub const IDLE_CONNECTIONS_MAX: usize = 256;
 /// Attempts of one call of a client.
 pub const ATTEMPTS_MAX: usize = 64;
 /// Attempts of a device to bring a refused write up to date and send it again.

@@ -32,7 +32,7 @@ use crate::{
 /// How to fetch.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FetchOptions {
-    /// Only these devices; all when absent.
+    /// Only these devices, in any order; all when absent.
     pub devices: Option<Vec<DeviceId>>,
     /// Refuse, popping nothing, when any bundle would lack its one-time prekey.
     pub require_opk: bool,
@@ -189,7 +189,12 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             Some(request) => request.clone(),
             None => new_request().map_err(FetchError::Request)?,
         };
-        let body = Fetch { devices: options.devices.clone(), require_opk: options.require_opk };
+        let devices = options.devices.clone().map(|mut devices| {
+            devices.sort_unstable();
+            devices.dedup();
+            devices
+        });
+        let body = Fetch { devices, require_opk: options.require_opk };
         let call = Call {
             method: Method::Post,
             path: path::user_bundles(user),

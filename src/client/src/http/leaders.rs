@@ -1,32 +1,35 @@
 //! Who leads which shard, as far as answers told.
 //!
-//! Guarantees: bounded by the number of slots and shards. Leaves out: truth; leaders change, and a
-//! guess that is wrong costs one hop. Only an endpoint that was configured is ever asked, so that
-//! an answer cannot send the client elsewhere.
+//! Guarantees: bounded by the number of slots and shards; only an endpoint that was configured is
+//! remembered, so that an answer cannot send the client elsewhere. Leaves out: truth; leaders
+//! change, and a guess that is wrong costs one hop.
 
 use std::collections::BTreeMap;
 
-use oncekey_types::{ShardId, Slot};
+use oncekey_types::{ShardId, Slot, limits};
 
-use crate::transport::Route;
+use super::Endpoint;
 
 #[derive(Debug, Default)]
 pub(super) struct Leaders {
     shards: BTreeMap<Slot, ShardId>,
-    leaders: BTreeMap<ShardId, String>,
+    leaders: BTreeMap<ShardId, Endpoint>,
 }
 
 impl Leaders {
-    /// Public address of the node that led `slot` when last heard of.
-    pub(super) fn of(&self, slot: Slot) -> Option<String> {
+    /// The node that led `slot` when last heard of.
+    pub(super) fn of(&self, slot: Slot) -> Option<Endpoint> {
         let shard = self.shards.get(&slot)?;
         self.leaders.get(shard).cloned()
     }
 
-    pub(super) fn learn(&mut self, slot: Slot, route: &Route) {
-        let Some(shard) = route.shard else { return };
+    /// An answer about `slot` came from `shard`, led by `leader` if that is an endpoint.
+    pub(super) fn learn(&mut self, slot: Slot, shard: ShardId, leader: Option<&Endpoint>) {
+        if shard.0 >= limits::SHARDS_MAX {
+            return;
+        }
         self.shards.insert(slot, shard);
-        match &route.leader {
+        match leader {
             Some(leader) => self.leaders.insert(shard, leader.clone()),
             None => self.leaders.remove(&shard),
         };

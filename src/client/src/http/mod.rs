@@ -25,7 +25,7 @@ pub use retry::Backoff;
 
 use self::{leaders::Leaders, pool::Pool};
 use crate::transport::{
-    Answer, Attempt, AttemptFailure, Attempts, Call, CallError, Transport, Verdict,
+    Answer, Attempt, AttemptFailure, Attempts, Call, CallError, Route, Transport, Verdict,
 };
 
 /// Whom to ask, as whom, and how patiently.
@@ -110,14 +110,24 @@ impl AnyNode {
 
     /// The endpoints to try, over and over: the shard's leader once, then all as configured.
     fn order(&self, call: &Call) -> impl Iterator<Item = &Endpoint> {
-        let leader = self
-            .config
-            .leader_first
-            .then(|| self.shared.leaders.lock().of(call.slot))
-            .flatten()
-            .and_then(|leader| self.config.endpoints.iter().find(|e| e.is_at(&leader)));
-        let others = self.config.endpoints.iter().filter(move |endpoint| Some(*endpoint) != leader);
-        leader.into_iter().chain(others).chain(self.config.endpoints.iter().cycle())
+        let leader = match self.config.leader_first {
+            true => self.shared.leaders.lock().of(call.slot),
+            false => None,
+        };
+        let endpoints = &self.config.endpoints;
+        let leader = leader.and_then(|leader| endpoints.iter().find(|known| **known == leader));
+        let others = endpoints.iter().filter(move |endpoint| Some(*endpoint) != leader);
+        leader.into_iter().chain(others).chain(endpoints.iter().cycle())
+    }
+
+    /// Remembers who leads the shard, if that is an endpoint.
+    fn learn(&self, call: &Call, route: &Route) {
+        let Some(shard) = route.shard else { return };
+        let leader = route.leader.as_ref().and_then(|address| {
+            let mut endpoints = self.config.endpoints.iter();
+            endpoints.find(|endpoint| endpoint.is_at(address))
+        });
+        self.shared.leaders.lock().learn(call.slot, shard, leader);
     }
 
     async fn attempt<R: DeserializeOwned>(
@@ -129,7 +139,7 @@ impl AnyNode {
         let request = pool::request(endpoint, &self.config.caller, call)?;
         let sent = self.shared.pool.send(request);
         let (route, reply) = timeout(within, sent).await.map_err(|_| AttemptFailure::Timeout)??;
-        self.shared.leaders.lock().learn(call.slot, &route);
+        self.learn(call, &route);
         Ok(Answer { reply: reply.decode()?, route, attempts: Attempts::default() })
     }
 }
@@ -156,7 +166,8 @@ impl Transport for AnyNode {
                 }
                 Err(failure) => failure,
             };
-            tracing::debug!(%endpoint, %failure, attempt = attempts.len(), "attempt failed");
+            let number = attempts.len();
+            tracing::debug!(%endpoint, failure = failure.kind(), number, "an attempt failed");
             match failure.verdict() {
                 // A bare status may come from a proxy that knows nothing of earlier attempts.
                 Verdict::Refused if may_be_done && failure.is_bare_status() => {

@@ -5,6 +5,8 @@
 //!
 //! Leaves out: TLS. `Connector` is the type to change.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
@@ -23,6 +25,9 @@ use serde::de::DeserializeOwned;
 use super::Endpoint;
 use crate::transport::{AttemptFailure, Call, Method, Route, decode};
 
+/// How long an idle connection is kept.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How connections are made.
 type Connector = HttpConnector;
 
@@ -35,6 +40,8 @@ impl Default for Pool {
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(limits::IDLE_CONNECTIONS_MAX)
             // A hidden second attempt would not be counted.
             .retry_canceled_requests(false)
             .build(connector);

@@ -30,6 +30,7 @@ pub fn refused(state: &DeviceState, problem: &Problem) -> Refusal {
     };
     match problem.code {
         Code::StaleSeq
+        | Code::RegistrationChanged
         | Code::SignedPreKeyIdNotGrowing
         | Code::OneTimePreKeyIdsNotGrowing
         | Code::DeviceListOutOfOrder => {

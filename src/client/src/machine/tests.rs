@@ -141,6 +141,7 @@ fn each_refusal_has_its_consequence() {
     let used = Settled::Refused(Resync { seq: Some(Seq(9)), ..Resync::default() });
     for (code, settled, redo) in [
         (Code::StaleSeq, used, true),
+        (Code::RegistrationChanged, used, true),
         (Code::SignedPreKeyIdNotGrowing, used, true),
         (Code::OneTimePreKeyIdsNotGrowing, used, true),
         (Code::DeviceListOutOfOrder, used, true),

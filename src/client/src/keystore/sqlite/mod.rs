@@ -300,6 +300,9 @@ fn create_private(folder: &Path, file: &Path) -> io::Result<()> {
     }
     builder.create(folder)?;
     options.open(file)?;
+    // A file whose name is lost with the power holds nothing.
+    #[cfg(unix)]
+    std::fs::File::open(folder)?.sync_all()?;
     Ok(())
 }
 
