@@ -16,15 +16,15 @@ use oncekey_client::{
 async fn main() -> Result<(), Box<dyn Error>> {
     let endpoints =
         std::env::args().skip(1).map(|endpoint| endpoint.parse()).collect::<Result<Vec<_>, _>>()?;
-    let nodes = AnyNode::new(Config::new(endpoints, "alice/1".parse()?)?);
+    let nodes = AnyNode::new(Config::new(endpoints, "example-alice/1".parse()?)?);
 
     let store = SqliteKeyStore::in_memory()?;
-    let bob = Client::create(store, nodes.clone(), NewDevice::new("bob".parse()?, 1))?;
+    let bob = Client::create(store, nodes.clone(), NewDevice::new("example-bob".parse()?, 1))?;
     let published = bob.publish(20).await?;
     println!("bob has {} one-time prekeys out", published.pool.count);
 
     let store = SqliteKeyStore::in_memory()?;
-    let alice = Client::create(store, nodes, NewDevice::new("alice".parse()?, 1))?;
+    let alice = Client::create(store, nodes, NewDevice::new("example-alice".parse()?, 1))?;
     let bob_id = bob.user().clone();
     let fetched = alice.fetch(&bob_id, &FetchOptions::default()).await?;
     println!("alice has {} bundles", fetched.bundles.len());

@@ -22,6 +22,7 @@ use crate::{
     keystore::{self, DeviceState, KeyStore, PendingWrite, Resync, Settled, Staged, WriteKind},
     machine::{PinnedDeviceList, PlanError, Signing, refused},
     transport::{Answer, Attempts, Call, CallError, Method, Transport},
+    wire,
 };
 
 /// Why a write failed.
@@ -41,6 +42,11 @@ pub enum WriteError {
     /// The key store.
     #[error(transparent)]
     Store(#[from] keystore::Error),
+    /// Another installation, with another identity key, has registered under this device's
+    /// number. Publishing over it would lock the other out; [remove](Client::remove) it first if
+    /// that is what the user wants.
+    #[error("another installation has registered under this device's number")]
+    Replaced,
     /// The server found every version of the write out of date.
     #[error("the server refused the write as out of date {attempts} times")]
     OutOfDate {
@@ -58,7 +64,7 @@ impl WriteError {
             Self::DeviceList(error) => error.is_retryable(),
             Self::Store(error) => matches!(error, keystore::Error::Stale),
             Self::OutOfDate { .. } => true,
-            Self::Plan(_) => false,
+            Self::Plan(_) | Self::Replaced => false,
         }
     }
 }
@@ -122,16 +128,16 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         let mut attempts = Attempts::default();
         self.flush(&mut attempts).await?;
         let target = one_time_prekeys.min(limits::POOL_MAX);
-        let mut pool = match self.registered_pool(&mut attempts).await? {
-            Some(pool) => pool,
+        let (mut pool, known) = match self.registered(&mut attempts).await? {
+            Some(status) => (status.pool, Some(status.registration)),
             None => {
                 let first = Intent::Register(target.min(limits::UPLOAD_MAX));
-                self.write_pool(first, &mut attempts).await?
+                (self.write_pool(first, &mut attempts).await?, None)
             }
         };
         self.fill(target, &mut pool, &mut attempts).await?;
         self.drop_expired_secrets().await?;
-        match self.state().await?.registration {
+        match known.or(self.state().await?.registration) {
             Some(registration) => Ok(Published { registration, pool, attempts }),
             None => Err(keystore::Error::Stale.into()),
         }
@@ -179,9 +185,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         let _turn = self.turn.lock().await;
         let mut attempts = Attempts::default();
         self.flush(&mut attempts).await?;
-        let answer = self.server_status().await?;
-        attempts.extend(answer.attempts);
-        let mut pool = answer.reply.pool;
+        let mut pool = self.own_status(&mut attempts).await?.pool;
         self.fill(target.min(limits::POOL_MAX), &mut pool, &mut attempts).await?;
         Ok(Written { pool, attempts })
     }
@@ -225,19 +229,36 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         self.stored(move |store| store.purge(until)).await
     }
 
-    /// The pool, when the device is registered as far as it and the server know.
-    async fn registered_pool(&self, attempts: &mut Attempts) -> Result<Option<Pool>, WriteError> {
+    /// What the server holds, when the device is registered as far as it and the server know.
+    async fn registered(&self, attempts: &mut Attempts) -> Result<Option<Status>, WriteError> {
         if self.state().await?.registration.is_none() {
             return Ok(None);
         }
-        match self.server_status().await {
-            Ok(answer) => {
-                attempts.extend(answer.attempts);
-                Ok(Some(answer.reply.pool))
-            }
-            Err(error) if is_unregistered(&error) => Ok(None),
-            Err(error) => Err(error.into()),
+        match self.own_status(attempts).await {
+            Ok(status) => Ok(Some(status)),
+            Err(WriteError::Call(error)) if is_unregistered(&error) => Ok(None),
+            Err(error) => Err(error),
         }
+    }
+
+    /// What the server holds, when the device that is registered is this one.
+    async fn own_status(&self, attempts: &mut Attempts) -> Result<Status, WriteError> {
+        let status = self.server_status().await?;
+        attempts.extend(status.attempts);
+        let own = self.state().await?.registration;
+        if own.is_some_and(|own| own != status.reply.registration) {
+            // This device's own, when its answer was lost; else someone else's.
+            let shown = self.shown_user(self.device.user()).await?;
+            attempts.extend(shown.attempts);
+            let (number, identity) = (self.device.address().device(), self.identity());
+            let is_own = |shown: &oncekey_api::user::Device| {
+                shown.device == number && shown.identity_key == wire::identity(identity)
+            };
+            if !shown.reply.devices.iter().any(is_own) {
+                return Err(WriteError::Replaced);
+            }
+        }
+        Ok(status.reply)
     }
 
     /// Adds one-time prekeys until the pool has `target`, or stops when others keep taking them.

@@ -295,3 +295,31 @@ async fn the_work_of_a_client_can_be_spawned() {
     };
     task.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn an_installation_that_was_replaced_learns_of_it_and_does_not_fight() {
+    let world = World::new();
+    let (old, new) = (world.device("bob", 1), world.device("bob", 1));
+    old.publish(3).await.unwrap();
+    new.publish(3).await.unwrap();
+    for error in [old.publish(9).await.unwrap_err(), old.replenish(9).await.unwrap_err()] {
+        assert!(matches!(error, WriteError::Replaced), "{error}");
+        assert!(!error.is_retryable());
+    }
+    new.publish(9).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_registration_whose_answer_was_lost_for_good_is_still_the_devices_own() {
+    let world = World::new();
+    let bob = world.device("bob", 1);
+    bob.publish(3).await.unwrap();
+    world.server.forget("bob");
+    let unknown = Problem::new(Code::UnknownDevice, "");
+    world.server.next(Fault::Refuse(unknown));
+    world.server.next(Fault::LoseReply);
+    bob.publish(3).await.unwrap_err();
+    // Another copy of the device goes on, so that the re-send is refused.
+    world.server.move_on("bob", 1, 3);
+    assert!(bob.publish(5).await.unwrap().pool.count >= 5);
+}
