@@ -230,12 +230,8 @@ impl Cluster {
     ///
     /// When it does not run, does not end in time, or does not end well.
     pub async fn stop(&mut self, node: NodeId) -> Result<()> {
-        let mut process = self.take(node)?;
-        process.signal(Signal::TERM)?;
-        let status =
-            process.wait(STOP_LIMIT).await.with_context(|| self.with_log(node, "does not stop"))?;
-        self.node(node)?.ended = Some(status);
-        expect_success(status).with_context(|| self.with_log(node, "did not stop cleanly"))
+        self.signal(node, Signal::TERM)?;
+        self.wait_stopped(node).await
     }
 
     /// Stops all nodes at the same time with `SIGTERM`.
@@ -244,12 +240,13 @@ impl Cluster {
     ///
     /// The first error of a node; the others are stopped all the same.
     pub async fn stop_all(&mut self) -> Result<()> {
-        for node in self.running() {
-            self.signal(node, Signal::TERM)?;
-        }
+        let running = self.running();
         let mut result = Ok(());
-        for node in self.running() {
-            let stopped = self.stop(node).await;
+        for node in &running {
+            result = result.and(self.signal(*node, Signal::TERM));
+        }
+        for node in running {
+            let stopped = self.wait_stopped(node).await;
             result = result.and(stopped);
         }
         result
@@ -524,6 +521,11 @@ impl Cluster {
     fn signal(&mut self, node: NodeId, signal: Signal) -> Result<()> {
         let process = self.node(node)?.process.as_ref();
         process.ok_or_else(|| anyhow!("node {node} does not run"))?.signal(signal)
+    }
+
+    async fn wait_stopped(&mut self, node: NodeId) -> Result<()> {
+        let status = self.wait_exit(node, STOP_LIMIT).await?;
+        expect_success(status).with_context(|| self.with_log(node, "did not stop cleanly"))
     }
 
     fn with_log(&self, node: NodeId, what: &str) -> String {

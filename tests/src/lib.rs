@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use oncekey_client::{
     Client, NewDevice, SqliteKeyStore,
     http::{AnyNode, Config},
@@ -149,8 +149,13 @@ impl Bob {
         }
         let left: usize = history.uploaded.len().saturating_sub(history.handed().len());
         let each = left / self.devices.len().max(1) / DRAINERS + 2;
-        let drain = Load::new("drain", DRAINERS, each);
+        // Requests of all users share a table in their shard: the label has the user.
+        let drain = Load::new(format!("drain-{}", self.user), DRAINERS, each);
+        let before = history.operations.len();
         Workload::start(fetcher, &drain).finish(&mut history).await?;
+        if let Some(odd) = history.operations[before..].iter().find(|op| !op.is_committed()) {
+            bail!("a fetch of the drain was not carried out: {odd:?}");
+        }
         check::history(&history)?;
         check::conservation(&history, &BTreeSet::new())?;
         for (_, device) in self.numbered() {

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use oncekey_api::{Base64, Code, bundle::OneTimePreKeyStatus};
-use oncekey_client::{Client, FetchError, FetchOptions, Fetched, NewDevice, SqliteKeyStore};
+use oncekey_client::{
+    Client, FetchError, FetchOptions, Fetched, NewDevice, SqliteKeyStore,
+    http::{AnyNode, Config},
+    transport::AttemptFailure,
+};
 use oncekey_cluster::{
     history::{Answer, Handed, History, Key, Operation},
     workload::{Load, Workload},
@@ -14,6 +18,8 @@ use oncekey_tests::{Bob, any_node, small};
 
 const POOL: usize = 60;
 const BEFORE: usize = 10;
+/// How long Alice insists on a key.
+const STRICT_DEADLINE: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_quorum_bundles_have_no_one_time_prekey_and_say_so() -> Result<()> {
@@ -48,10 +54,18 @@ async fn without_a_quorum_bundles_have_no_one_time_prekey_and_say_so() -> Result
         require_opk: true,
         ..FetchOptions::default()
     };
+    let mut config = Config::new(vec![alone[0].parse()?], "alone-0".parse()?)?;
+    config.deadline = STRICT_DEADLINE;
+    let alice = alice.with_transport(AnyNode::new(config));
     match alice.fetch(&bob.user, &strict).await {
         Err(FetchError::Call { error, .. }) => {
             ensure!(error.is_outcome_unknown(), "{error}");
-            ensure!(error.to_string().contains(Code::NoQuorum.as_str()), "{error}");
+            let first = error.attempts().iter().next().and_then(|first| first.failure.as_ref());
+            ensure!(
+                matches!(first, Some(AttemptFailure::Problem(problem))
+                    if problem.code == Code::NoQuorum),
+                "{error:?}"
+            );
         }
         other => bail!("a required key without a quorum: {other:?}"),
     }
