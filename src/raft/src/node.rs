@@ -176,7 +176,7 @@ impl Node {
     /// How to reach `node`, if this node knows it.
     #[must_use]
     pub fn member(&self, node: NodeId) -> Option<Member> {
-        self.inner.pool.known().remove(&node.0)
+        self.inner.pool.member(node.0)
     }
 
     /// What this node knows of itself and its cluster.
@@ -472,7 +472,7 @@ fn raft_config(config: &NodeConfig) -> Result<openraft::Config, StartError> {
         // Half is kept for followers that are a little behind.
         max_in_snapshot_log_to_keep: config.log_entries_max / 2,
         replication_lag_threshold: config.log_entries_max * 2,
-        purge_batch_size: 64,
+        purge_batch_size: (config.log_entries_max / 8).clamp(1, 64),
         // Appends must never wait for a place in the queue: they would lose their order.
         api_channel_size: Some(16 * 1024),
         enable_pre_vote: Some(true),

@@ -18,11 +18,14 @@ use oncekey_store::{
     query::{Answer, Query},
 };
 use oncekey_types::{
-    CallerId, DeviceId, NodeId, OneTimePreKeyId, RegistrationId, RequestId, Seq, SignedPreKeyId, UnixSeconds,
-    UserId,
+    CallerId, DeviceId, NodeId, OneTimePreKeyId, RegistrationId, RequestId, Seq, SignedPreKeyId,
+    UnixSeconds, UserId,
 };
 use tempfile::TempDir;
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const KEYS: u32 = 100;
@@ -270,4 +273,53 @@ async fn a_node_without_its_disk_is_turned_away_and_replaced_under_a_new_id() {
     let outcome = submit(&cluster.nodes[&NodeId(4)], dispense(60)).await;
     assert_eq!(issued(&outcome), (61, false), "the new node is half of the quorum");
     assert_eq!(issued(&submit(&cluster.nodes[&NodeId(2)], dispense(7)).await), (8, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_whose_state_was_lost_fetches_it_before_it_starts() {
+    let mut cluster = Cluster::start(20).await;
+    submit(&cluster.nodes[&NodeId(1)], register()).await;
+    for request in 0..60 {
+        submit(&cluster.nodes[&NodeId(1)], dispense(request)).await;
+    }
+    let shard = cluster.nodes[&NodeId(1)].shard_of(&bob());
+    let of = |node: &Node| {
+        node.status().shards.into_iter().find(|status| status.shard == shard).unwrap()
+    };
+    cluster.wait("the log is purged", |node| of(node).purged.0 > 20).await;
+    cluster.stop(NodeId(3)).await;
+    std::fs::remove_dir_all(cluster.folder(NodeId(3)).join("state")).unwrap();
+    cluster.start_node(NodeId(3)).await.unwrap();
+    let target = of(&cluster.nodes[&NodeId(1)]).applied;
+    cluster.wait("all have caught up", |node| of(node).applied >= target).await;
+    cluster.stop(NodeId(1)).await;
+    assert_eq!(issued(&submit(&cluster.nodes[&NodeId(3)], dispense(60)).await), (61, false));
+    assert_eq!(issued(&submit(&cluster.nodes[&NodeId(3)], dispense(3)).await), (4, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_on_the_peer_port_is_turned_away_and_harms_nobody() {
+    let cluster = Cluster::start(1000).await;
+    let address = cluster.nodes[&NodeId(1)].peer_addr();
+    let frame = |body: &[u8]| {
+        let length = u32::try_from(body.len()).unwrap();
+        [&length.to_be_bytes(), body].concat()
+    };
+    let strange: [Vec<u8>; 5] = [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        frame(&[0xff; 100]),
+        frame(&[]),
+        u32::MAX.to_be_bytes().to_vec(),
+        frame(&[&[1][..], b"\x05other\x02\x03\x07\x00\x00\x00"].concat()),
+    ];
+    for bytes in strange {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        // A refusal, or an end without a word.
+        let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await.unwrap();
+    }
+    submit(&cluster.nodes[&NodeId(1)], register()).await;
+    assert_eq!(issued(&submit(&cluster.nodes[&NodeId(2)], dispense(1)).await), (1, false));
 }

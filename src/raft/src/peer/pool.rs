@@ -65,6 +65,14 @@ impl PeerPool {
         }
     }
 
+    /// Where `node` is, if this one was told.
+    pub(crate) fn member(&self, node: u64) -> Option<Member> {
+        if node == self.identity.node().0 {
+            return Some(self.me.clone());
+        }
+        self.peers.lock().get(&node).map(|peer| peer.member.lock().clone())
+    }
+
     /// Where the other nodes are that this one was told of.
     pub(crate) fn others(&self) -> BTreeMap<u64, Member> {
         let peers = self.peers.lock();
