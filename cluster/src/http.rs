@@ -1,6 +1,7 @@
 //! Plain HTTP requests: to the admin listeners, and to whatever a test wants to poke at.
 //!
-//! Guarantees: one attempt, a time limit on it, a limit on the size of the reply. Leaves out:
+//! Guarantees: one attempt on a connection of its own, a time limit on it, a limit on the size of
+//! the reply. Leaves out:
 //! retries, routing and TLS; for those see the client library.
 
 use std::time::Duration;
@@ -47,7 +48,9 @@ impl Http {
     /// Requests that may take `limit`, reply included.
     #[must_use]
     pub fn with_limit(limit: Duration) -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build_http(), limit }
+        // A kept connection may be closed by the node just when it is used again.
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+        Self { client, limit }
     }
 
     /// Sends `request`.
