@@ -175,6 +175,18 @@ impl Cluster {
         node_dir(self.dir(), node).join("node.log")
     }
 
+    /// The process id of `node`, when its process runs.
+    #[must_use]
+    pub fn process_id(&self, node: NodeId) -> Option<u32> {
+        self.nodes.get(&node)?.process.as_ref().map(Process::id)
+    }
+
+    /// The folder that holds the data of `node`.
+    #[must_use]
+    pub fn data_dir(&self, node: NodeId) -> Option<&Path> {
+        self.nodes.get(&node).map(|node| node.data_dir.as_path())
+    }
+
     /// Starts the nodes that do not run and waits until all are ready.
     ///
     /// # Errors

@@ -48,6 +48,7 @@ pub async fn until<T>(
     let start = Instant::now();
     let mut last = String::from("nothing");
     loop {
+        // A look that is ready at once is never cut off, so the deadline is checked as well.
         let left = limit.saturating_sub(start.elapsed());
         match tokio::time::timeout(left, condition()).await {
             Ok(Ok(Seen::Done(value))) => return Ok(value),
@@ -55,7 +56,10 @@ pub async fn until<T>(
             Ok(Err(error)) => {
                 return Err(error).with_context(|| format!("gave up waiting for {what}"));
             }
-            Err(_) => bail!("waited {limit:?} for {what}; last seen: {last}"),
+            Err(_) => {}
+        }
+        if start.elapsed() >= limit {
+            bail!("waited {limit:?} for {what}; last seen: {last}");
         }
         tokio::time::sleep(INTERVAL).await;
     }
