@@ -32,6 +32,9 @@ pub(crate) enum Command {
     Serve(Serve),
     Dev(Dev),
     Demo(Demo),
+    Bench(Bench),
+    #[command(name = "bench-noop", hide = true)]
+    BenchNoop(BenchNoop),
     Config,
     Completions(Completions),
     #[cfg(feature = "conformance")]
@@ -101,6 +104,88 @@ pub(crate) struct Demo {
     /// Engine that keeps the state, fjall or sled.
     #[arg(long, value_name = "ENGINE", default_value_t)]
     pub(crate) engine: Engine,
+}
+
+/// Measure how fast and how promptly a cluster hands out one-time prekeys.
+///
+/// A closed loop: each client sends its next fetch when the last one is answered, over one
+/// connection, to the endpoint of its number. First as many one-time prekeys as needed are
+/// published, of users that are new in every run of the command, so a cluster in use is not
+/// disturbed beyond the load and the records that stay. Every fetch has a caller and an idempotency
+/// key of its own and no user is asked for more than 200 keys: the default limits of a node stay on
+/// and withhold nothing. Exits with 0 only if no key came twice, every fetch got its key, and no
+/// key was used up without reaching a client.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  oncekey bench --local --noop --json bench.json --svg bench.svg
+  oncekey bench --local --kill-leader 10 --clients 64
+  oncekey bench --endpoints http://10.0.0.1:8080,http://10.0.0.2:8080,http://10.0.0.3:8080")]
+pub(crate) struct Bench {
+    /// The nodes, by the URLs that serve clients; the clients are spread over all of them.
+    #[arg(
+        long,
+        value_name = "URL,…",
+        value_delimiter = ',',
+        required_unless_present = "local",
+        conflicts_with = "local"
+    )]
+    pub(crate) endpoints: Vec<String>,
+    /// Start three nodes on this machine, with disks below the temporary folder (see TMPDIR).
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Engine that keeps the state of the local nodes, fjall or sled.
+    #[arg(long, value_name = "ENGINE", conflicts_with = "endpoints", default_value_t)]
+    pub(crate) engine: Engine,
+    /// Number of shards of the local cluster; the default of a node when not said.
+    #[arg(long, value_name = "N", conflicts_with = "endpoints")]
+    pub(crate) shards: Option<u16>,
+    /// Numbers of clients, measured one after the other.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,16,64,256",
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) clients: Vec<u16>,
+    /// Times that each number of clients is measured.
+    #[arg(long, value_name = "N", default_value = "3",
+          value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) runs: u16,
+    /// Load before each measurement, not counted.
+    #[arg(long, value_name = "MS", default_value = "2000",
+          value_parser = clap::value_parser!(u64).range(..=600_000))]
+    pub(crate) warm_up_ms: u64,
+    /// Length of each measurement.
+    #[arg(long, value_name = "MS", default_value = "5000",
+          value_parser = clap::value_parser!(u64).range(100..=600_000))]
+    pub(crate) duration_ms: u64,
+    /// One-time prekeys published before the first measurement, in total; more follow when they run
+    /// low.
+    #[arg(long, value_name = "N", default_value = "300000",
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(crate) opks: u64,
+    /// Threads that drive the clients.
+    #[arg(long, value_name = "N", default_value = "1",
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) threads: u16,
+    /// Measure beside each run the same loop against a server that does nothing.
+    #[arg(long)]
+    pub(crate) noop: bool,
+    /// Afterwards kill, N times and under load, the node that leads most shards.
+    #[arg(long, value_name = "N", conflicts_with = "endpoints", num_args = 0..=1, default_value = "0",
+          default_missing_value = "1", value_parser = clap::value_parser!(u16).range(..=100))]
+    pub(crate) kill_leader: u16,
+    /// Write the figures to this file, as JSON.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) json: Option<PathBuf>,
+    /// Draw throughput and latency over time into this file, as SVG.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+/// Serve 200 bytes to whoever asks, for `oncekey bench --noop`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchNoop {
+    /// Be killed when the process with this id, the parent, ends.
+    #[arg(long, value_name = "PID")]
+    pub(crate) parent: i32,
 }
 
 /// Print a script that completes this command line in a shell.

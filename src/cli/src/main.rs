@@ -3,6 +3,7 @@
 //! Exit codes are part of the interface: see the end of `oncekey --help`.
 
 mod args;
+mod bench;
 #[cfg(feature = "conformance")]
 mod conformance;
 mod demo;
@@ -35,6 +36,8 @@ fn run(command: Command) -> Result<()> {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Dev(arguments) => runtime()?.block_on(dev::run(&arguments)),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(&arguments)),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::BenchNoop(arguments) => bench::noop::serve(&arguments),
         Command::Config => {
             output::line(oncekey_server::config::example());
             Ok(())

@@ -49,7 +49,7 @@ async fn serve(config: Config) -> Result<()> {
 
 /// Asks to be killed when the parent ends, which is the process `parent`.
 #[cfg(target_os = "linux")]
-fn die_with(parent: i32) -> Result<()> {
+pub(crate) fn die_with(parent: i32) -> Result<()> {
     use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
     set_parent_process_death_signal(Some(Signal::KILL)).context("--parent")?;
     // It may have ended before the kernel was asked.
@@ -62,6 +62,6 @@ fn die_with(parent: i32) -> Result<()> {
 /// Other systems have no such thing; the parent ends its nodes itself.
 #[cfg(not(target_os = "linux"))]
 #[expect(clippy::unnecessary_wraps, reason = "as on Linux")]
-fn die_with(_parent: i32) -> Result<()> {
+pub(crate) fn die_with(_parent: i32) -> Result<()> {
     Ok(())
 }

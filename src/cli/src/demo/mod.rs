@@ -27,7 +27,7 @@ use oncekey_cluster::{
 };
 use oncekey_server::config::LogFormat;
 use oncekey_types::{NodeId, UserId};
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{args::Demo, logging, output};
 use people::{Alice, Bob, Fetch};
@@ -41,9 +41,10 @@ const KEYS_PER_DEVICE: usize = 100;
 /// Each fetch pops one key of each device.
 const FETCHES: usize = KEYS_PER_DEVICE;
 const POPS: usize = FETCHES * DEVICES as usize;
-/// Fetches that must be answered, and still be in flight, when the leader is killed.
-const ANSWERED_AT_KILL: usize = FETCHES / 5;
-const IN_FLIGHT_AT_KILL: usize = 8;
+/// Fetches that are over when the others begin and the leader is killed.
+const FIRST_FETCHES: usize = FETCHES / 4;
+/// Fetches that must be in flight when the leader is killed.
+const IN_FLIGHT_AT_KILL: usize = 16;
 /// Time for anything that the demo waits for.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -107,8 +108,12 @@ async fn play(arguments: &Demo, screen: &Screen) -> Result<Tally> {
 /// What the Alices share.
 struct Run {
     began: Instant,
+    /// Lets the first fetches through; the others wait for the killer, so that they are in flight
+    /// when the leader dies, however fast the machine is.
+    gate: Semaphore,
     sent: AtomicUsize,
     answered: AtomicUsize,
+    delivered: AtomicUsize,
     popped: Bar,
     opened: Bar,
 }
@@ -117,8 +122,10 @@ impl Run {
     fn new(screen: &Screen) -> Self {
         Self {
             began: Instant::now(),
+            gate: Semaphore::new(FIRST_FETCHES),
             sent: AtomicUsize::new(0),
             answered: AtomicUsize::new(0),
+            delivered: AtomicUsize::new(0),
             popped: screen.bar("keys popped", POPS),
             opened: screen.bar("messages opened", POPS),
         }
@@ -147,6 +154,7 @@ fn start_alices(cluster: &Cluster, bob: &Arc<Bob>, run: &Arc<Run>) -> Result<Ali
         alices.spawn(async move {
             let mut fetches = Vec::new();
             for _ in (number..FETCHES).step_by(ALICES) {
+                run.gate.acquire().await?.forget();
                 run.sent.fetch_add(1, Ordering::SeqCst);
                 let (mut fetch, bundles) = alice.fetch(bob.user(), None, run.began).await?;
                 run.answered.fetch_add(1, Ordering::SeqCst);
@@ -155,6 +163,7 @@ fn start_alices(cluster: &Cluster, bob: &Arc<Bob>, run: &Arc<Run>) -> Result<Ali
                     let shaken = alice.shake_hands(&bob, bundle, &mut fetch).await?;
                     run.opened.advance(usize::from(shaken));
                 }
+                run.delivered.fetch_add(1, Ordering::SeqCst);
                 fetches.push(fetch);
             }
             Ok((alice, fetches))
@@ -172,11 +181,14 @@ async fn kill_leader(
     screen: &Screen,
 ) -> Result<Kill> {
     let node = cluster.leader_of(user).await?;
-    // A tight loop: a look every few milliseconds would miss the moment.
-    while run.answered.load(Ordering::SeqCst) < ANSWERED_AT_KILL
-        || run.in_flight() < IN_FLIGHT_AT_KILL
-    {
-        ensure!(run.began.elapsed() < LIMIT, "no moment to kill the leader came");
+    wait::until(LIMIT, "the first messages to be delivered", async || {
+        let delivered = run.delivered.load(Ordering::SeqCst);
+        Ok(Seen::when(delivered >= FIRST_FETCHES, || format!("{delivered} of {FIRST_FETCHES}")))
+    })
+    .await?;
+    run.gate.add_permits(FETCHES);
+    // A look every few milliseconds would miss the moment.
+    while run.in_flight() < IN_FLIGHT_AT_KILL {
         ensure!(run.answered.load(Ordering::SeqCst) < FETCHES, "all was over before the kill");
         tokio::task::yield_now().await;
     }
