@@ -1,0 +1,142 @@
+//! One measurement: warm up, measure, stop.
+//!
+//! Guarantees: what was used is read at the ends of the span that is measured, while the load goes
+//! on, so that neither warming up nor stopping is in the figures. Leaves out: processor time below
+//! the tick of the kernel's clock, a hundredth of a second.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+use tokio::time::sleep_until;
+
+use super::{
+    clients::{Clients, Counts, Trace, Work},
+    figures::{Latency, Moment, Window, course},
+    usage::Usage,
+};
+
+/// Steps of the course of a run.
+pub(super) const STEP_MS: u32 = 100;
+
+/// How to measure.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub(super) clients: u16,
+    pub(super) warm_up: Duration,
+    pub(super) duration: Duration,
+}
+
+impl Plan {
+    pub(super) fn length(self) -> Duration {
+        self.warm_up + self.duration
+    }
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Run {
+    pub(super) seconds: f64,
+    /// Requests answered in that time.
+    pub(super) answers: usize,
+    pub(super) per_second: f64,
+    #[serde(flatten)]
+    pub(super) latency: Latency,
+    /// Processor time of all servers for 1,000 answers.
+    pub(super) server_cpu_s_per_1000: Option<f64>,
+    /// Processor time of the load generator for 1,000 answers.
+    pub(super) own_cpu_s_per_1000: Option<f64>,
+    /// Bytes that all servers together wrote to the disk, for one answer.
+    pub(super) written_bytes_per_answer: Option<f64>,
+    /// Requests sent again, warm-up included.
+    pub(super) retries: u64,
+    pub(super) course: Vec<Moment>,
+}
+
+/// Measures `work` at `endpoints`, whose servers tell what they have used by `usage`.
+pub(super) async fn measure(
+    work: &Work,
+    endpoints: &Arc<[SocketAddr]>,
+    plan: Plan,
+    usage: impl Fn() -> Option<Usage>,
+) -> Result<(Run, Counts)> {
+    let clients = Clients::start(work, endpoints, plan.clients, plan.length());
+    let snapshot = async |at: Duration| {
+        sleep_until((clients.began + at).into()).await;
+        (usage(), Usage::own())
+    };
+    let before = snapshot(plan.warm_up).await;
+    let after = snapshot(plan.length()).await;
+    let traces = clients.join().await?;
+    let counts = counts(&traces);
+    let run = evaluate(&traces, plan, since(after.0, before.0), since(after.1, before.1))?;
+    Ok((run, counts))
+}
+
+/// What became of the requests of all clients.
+pub(super) fn counts(traces: &[Trace]) -> Counts {
+    traces.iter().fold(Counts::default(), |mut sum, trace| {
+        sum.add(trace.counts);
+        sum
+    })
+}
+
+fn evaluate(
+    traces: &[Trace],
+    plan: Plan,
+    servers: Option<Usage>,
+    own: Option<Usage>,
+) -> Result<Run> {
+    // When the keys run out early, the run ends with its last answer.
+    let last = traces.iter().filter_map(|trace| trace.samples.last()).map(|last| last.at_us).max();
+    let last = Duration::from_micros(last.unwrap_or_default().into());
+    let window = Window::new(plan.warm_up, plan.length().min(last));
+    let samples = window.samples(traces);
+    ensure!(!samples.is_empty(), "nothing was answered after the warm-up: {:?}", counts(traces));
+    #[expect(clippy::cast_precision_loss, reason = "exact to 2^53")]
+    let answers = samples.len() as f64;
+    #[expect(clippy::cast_precision_loss, reason = "exact to 2^53")]
+    let written = |usage: Usage| usage.written_bytes as f64 / answers;
+    let cpu = |usage: Usage| usage.cpu.as_secs_f64() * 1000.0 / answers;
+    Ok(Run {
+        seconds: window.seconds(),
+        answers: samples.len(),
+        per_second: answers / window.seconds(),
+        latency: Latency::of(&samples),
+        server_cpu_s_per_1000: servers.map(cpu),
+        own_cpu_s_per_1000: own.map(cpu),
+        written_bytes_per_answer: servers.map(written),
+        retries: counts(traces).retries,
+        course: course(traces, window, STEP_MS),
+    })
+}
+
+fn since(after: Option<Usage>, before: Option<Usage>) -> Option<Usage> {
+    Some(after?.since(before?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::clients::Sample;
+
+    #[test]
+    fn only_the_measured_span_counts() {
+        let sample = |at_ms: u32, took_us| Sample { at_us: at_ms * 1000, took_us };
+        let samples =
+            vec![sample(500, 900), sample(1_000, 10), sample(2_000, 20), sample(3_500, 90)];
+        let traces = [Trace { samples, counts: Counts { retries: 2, ..Counts::default() } }];
+        let second = Duration::from_secs(1);
+        let plan = Plan { clients: 1, warm_up: second, duration: 2 * second };
+        let used = Usage { cpu: second, written_bytes: 300 };
+        let run = evaluate(&traces, plan, Some(used), None).unwrap();
+        assert_eq!((run.answers, run.seconds, run.per_second), (2, 2.0, 1.0));
+        assert_eq!((run.latency.p50_us, run.latency.max_us, run.retries), (10, 20, 2));
+        assert_eq!(run.server_cpu_s_per_1000, Some(500.0));
+        assert_eq!(run.written_bytes_per_answer, Some(150.0));
+        assert_eq!(run.own_cpu_s_per_1000, None);
+
+        let plan = Plan { warm_up: 4 * second, ..plan };
+        assert!(evaluate(&traces, plan, None, None).is_err(), "nothing came after the warm-up");
+    }
+}

@@ -1,0 +1,262 @@
+//! What happens before and after the load: publishing keys, and taking stock.
+//!
+//! Guarantees: the keys are real, made and signed by the client library; a node verifies every one
+//! of them, which is most of what publishing costs. Leaves out: the secrets, which are erased at
+//! once.
+
+use std::{
+    net::SocketAddr,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, Result, anyhow};
+use indicatif::{ProgressBar, ProgressStyle};
+use oncekey_api::{device::Status, path};
+use oncekey_client::{
+    Lifetimes,
+    keystore::DeviceState,
+    machine::{Device, Signing},
+};
+use oncekey_types::{OneTimePreKeyId, Seq, SignedPreKeyId, TimestampMs, UserId};
+use serde::Serialize;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{
+    population::{DEVICE, KEYS_PER_USER, Population},
+    wire::{Connection, ExchangeError, write_request},
+};
+
+/// Requests in flight.
+const WORKERS: usize = 16;
+/// Time for one attempt.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(15);
+/// Time after which a request that nobody takes is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Pause before a request is sent again.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Publishes `users` more users.
+pub(super) async fn grow(
+    population: &Population,
+    endpoints: &Arc<[SocketAddr]>,
+    users: u64,
+) -> Result<Population> {
+    let first = population.users();
+    let grown = Arc::new(population.grown(users));
+    let numbers = Arc::new(Numbers::new(first..first + users));
+    let bar = bar("publishing", users);
+    let mut workers = JoinSet::new();
+    for worker in 0..WORKERS {
+        let (population, numbers, bar) = (Arc::clone(&grown), Arc::clone(&numbers), bar.clone());
+        let mut sender = Sender::new(endpoints, worker);
+        workers.spawn(async move {
+            while let Some(number) = numbers.next() {
+                let user = population.user(number)?;
+                let path = path::device(&user, DEVICE);
+                let body = tokio::task::spawn_blocking(move || registration(user)).await??;
+                sender.send("PUT", &path, &body).await.context("a user cannot be published")?;
+                bar.inc(1);
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(ended) = workers.join_next().await {
+        ended??;
+    }
+    bar.finish_and_clear();
+    Arc::into_inner(grown).context("a publisher goes on")
+}
+
+/// Keys that the nodes used up and that no client got, and keys that clients got and the nodes still
+/// hold. Both must be zero, user by user.
+pub(super) async fn take_stock(
+    population: &Arc<Population>,
+    endpoints: &Arc<[SocketAddr]>,
+) -> Result<Stock> {
+    let visited: Arc<[(u64, u32)]> = population.visited().collect();
+    let numbers = Arc::new(Numbers::new(0..u64::try_from(visited.len())?));
+    let bar = bar("taking stock", u64::try_from(visited.len())?);
+    let mut workers = JoinSet::new();
+    for worker in 0..WORKERS {
+        let (population, numbers, bar) =
+            (Arc::clone(population), Arc::clone(&numbers), bar.clone());
+        let visited = Arc::clone(&visited);
+        let mut sender = Sender::new(endpoints, worker);
+        workers.spawn(async move {
+            let mut stock = Stock::default();
+            while let Some(position) = numbers.next() {
+                let (number, came) = visited[usize::try_from(position)?];
+                let path = path::prekeys(&population.user(number)?, DEVICE);
+                let reply = sender.send("GET", &path, b"").await.context("a pool is not known")?;
+                let status: Status = serde_json::from_slice(&reply)?;
+                stock.add_user(KEYS_PER_USER.saturating_sub(status.pool.count), came);
+                bar.inc(1);
+            }
+            anyhow::Ok(stock)
+        });
+    }
+    let mut stock = Stock::default();
+    while let Some(ended) = workers.join_next().await {
+        stock.add(ended??);
+    }
+    bar.finish_and_clear();
+    Ok(stock)
+}
+
+/// What came, compared with what the nodes say is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub(super) struct Stock {
+    /// Keys that came to a client.
+    pub(super) delivered: u64,
+    /// Keys that the nodes used up and that came to nobody.
+    pub(super) undelivered: u64,
+    /// Keys that came to a client and that the nodes still hold.
+    pub(super) still_held: u64,
+}
+
+impl Stock {
+    /// Adds a user of whose keys `used` are gone and `came` came.
+    fn add_user(&mut self, used: u32, came: u32) {
+        self.delivered += u64::from(came);
+        self.undelivered += u64::from(used.saturating_sub(came));
+        self.still_held += u64::from(came.saturating_sub(used));
+    }
+
+    fn add(&mut self, other: Self) {
+        self.delivered += other.delivered;
+        self.undelivered += other.undelivered;
+        self.still_held += other.still_held;
+    }
+}
+
+/// Numbers that several workers share.
+struct Numbers {
+    next: AtomicU64,
+    end: u64,
+}
+
+impl Numbers {
+    fn new(range: Range<u64>) -> Self {
+        Self { next: AtomicU64::new(range.start), end: range.end }
+    }
+
+    fn next(&self) -> Option<u64> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        (number < self.end).then_some(number)
+    }
+}
+
+/// Sends requests that may be sent again until one is answered.
+struct Sender {
+    endpoints: Arc<[SocketAddr]>,
+    endpoint: usize,
+    connection: Option<Connection>,
+    request: Vec<u8>,
+}
+
+impl Sender {
+    fn new(endpoints: &Arc<[SocketAddr]>, number: usize) -> Self {
+        let endpoint = number % endpoints.len();
+        Self { endpoints: Arc::clone(endpoints), endpoint, connection: None, request: Vec::new() }
+    }
+
+    async fn send(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>> {
+        write_request(
+            &mut self.request,
+            method,
+            path,
+            &[("content-type", "application/json")],
+            body,
+        );
+        let started = Instant::now();
+        loop {
+            let problem = match timeout(ATTEMPT_LIMIT, self.attempt()).await {
+                Ok(Ok((200..300, reply))) => return Ok(reply),
+                Ok(Ok((status, reply))) => {
+                    let text = String::from_utf8_lossy(&reply);
+                    let problem = anyhow!("{method} was answered with {status}: {text}");
+                    if status < 500 && status != 429 {
+                        return Err(problem);
+                    }
+                    problem
+                }
+                Ok(Err(error)) => error.into(),
+                Err(over) => over.into(),
+            };
+            if started.elapsed() > PATIENCE {
+                return Err(problem);
+            }
+            self.connection = None;
+            self.endpoint = (self.endpoint + 1) % self.endpoints.len();
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<(u16, Vec<u8>), ExchangeError> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(Connection::open(self.endpoints[self.endpoint]).await?),
+        };
+        let reply = connection.exchange(&self.request).await?;
+        Ok((reply.status, reply.body.to_vec()))
+    }
+}
+
+/// The body that registers the device of `user` with all its keys.
+fn registration(user: UserId) -> Result<Vec<u8>> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let mut rng = rand::rng();
+    let nothing = DeviceState {
+        registration: None,
+        seq: Seq(0),
+        current: None,
+        highest_signed_prekey: SignedPreKeyId(0),
+        highest_one_time_prekey: OneTimePreKeyId(0),
+        pending: None,
+    };
+    let at = Signing {
+        now: TimestampMs(u64::try_from(now.as_millis())?),
+        lifetimes: &Lifetimes::default(),
+        rng: &mut rng,
+    };
+    let device = Device::generate(user, DEVICE, None, &mut rand::rng());
+    let staged = device.register(&nothing, usize::try_from(KEYS_PER_USER)?, None, at)?;
+    Ok(staged.write.body)
+}
+
+/// A bar that is drawn on a terminal only.
+fn bar(name: &'static str, users: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix:>16} [{bar:40}] {pos}/{len} users");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(users).with_style(style).with_prefix(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registration_brings_the_keys_that_the_claims_count_on() {
+        let body = registration("bob".parse().unwrap()).unwrap();
+        let register: oncekey_api::device::Register = serde_json::from_slice(&body).unwrap();
+        let ids: Vec<_> = register.one_time_prekeys.iter().map(|key| key.id.0).collect();
+        assert_eq!(ids, (1..=KEYS_PER_USER).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_loss_of_one_user_is_not_made_up_for_by_another() {
+        let mut stock = Stock::default();
+        stock.add_user(5, 4);
+        stock.add_user(3, 4);
+        stock.add_user(2, 2);
+        assert_eq!(stock, Stock { delivered: 10, undelivered: 1, still_held: 1 });
+    }
+}

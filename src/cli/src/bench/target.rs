@@ -1,0 +1,131 @@
+//! What is measured: a cluster somewhere, or one on this machine.
+//!
+//! Guarantees: a local cluster is that of `oncekey serve` with the default configuration, but for
+//! engine and shards; no guarantee and no limit is relaxed for it. Leaves out: processor time, disk
+//! and memory of nodes elsewhere.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::{Context, Result, bail, ensure};
+use oncekey_cluster::Cluster;
+use oncekey_types::{NodeId, limits};
+use serde::Serialize;
+
+use super::usage::{Usage, disk_bytes, resident_bytes};
+use crate::args::Bench;
+
+const NODES: u16 = 3;
+
+pub(super) struct Target {
+    pub(super) endpoints: Arc<[SocketAddr]>,
+    cluster: Option<Cluster>,
+}
+
+/// What one local node takes up.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct NodeSize {
+    node: NodeId,
+    pub(super) resident_bytes: Option<u64>,
+    pub(super) state_bytes: u64,
+    pub(super) log_bytes: u64,
+}
+
+impl Target {
+    pub(super) async fn start(arguments: &Bench) -> Result<Self> {
+        if !arguments.local {
+            return Ok(Self { endpoints: resolve(&arguments.endpoints).await?, cluster: None });
+        }
+        let mut builder = Cluster::builder().nodes(NODES).engine(arguments.engine);
+        if let Some(shards) = arguments.shards {
+            builder = builder.shards(shards);
+        }
+        let cluster = builder.start().await?;
+        let endpoints = resolve(&cluster.endpoints()).await?;
+        Ok(Self { endpoints, cluster: Some(cluster) })
+    }
+
+    /// What all local nodes have used; none when there are none, or one of them is down.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        let cluster = self.cluster.as_ref()?;
+        let ids: Option<Vec<u32>> =
+            cluster.nodes().into_iter().map(|node| cluster.process_id(node)).collect();
+        Usage::sum(&ids?)
+    }
+
+    /// What each local node takes up.
+    pub(super) fn sizes(&self) -> Result<Vec<NodeSize>> {
+        let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
+        let size = |node| {
+            let data = cluster.data_dir(node).context("the node has no data")?;
+            Ok(NodeSize {
+                node,
+                resident_bytes: cluster.process_id(node).and_then(resident_bytes),
+                state_bytes: disk_bytes(&data.join("state"))?,
+                log_bytes: disk_bytes(&data.join("log"))?,
+            })
+        };
+        cluster.nodes().into_iter().map(size).collect()
+    }
+
+    /// A folder on the disk of the local nodes.
+    pub(super) fn dir(&self) -> Option<&Path> {
+        self.cluster.as_ref().map(Cluster::dir)
+    }
+
+    pub(super) fn cluster(&mut self) -> Result<&mut Cluster> {
+        self.cluster.as_mut().context("the cluster is not ours")
+    }
+
+    /// The local node that leads most shards by its own account, and how many.
+    pub(super) async fn busiest(&mut self) -> Result<(NodeId, usize)> {
+        let cluster = self.cluster()?;
+        let mut busiest = None;
+        for node in cluster.running() {
+            let status = cluster.status(node).await?;
+            let led = status.shards.iter().filter(|shard| shard.leader == Some(node)).count();
+            busiest = busiest.max(Some((led, node)));
+        }
+        match busiest {
+            Some((led, node)) if led > 0 => Ok((node, led)),
+            _ => bail!("no node leads a shard"),
+        }
+    }
+
+    /// Ends a local cluster and removes its data.
+    pub(super) async fn finish(self) -> Result<()> {
+        match self.cluster {
+            Some(cluster) => cluster.finish().await,
+            None => Ok(()),
+        }
+    }
+}
+
+async fn resolve(endpoints: &[String]) -> Result<Arc<[SocketAddr]>> {
+    ensure!(endpoints.len() <= limits::ENDPOINTS_MAX, "more than {} URLs", limits::ENDPOINTS_MAX);
+    let mut addresses = Vec::new();
+    for endpoint in endpoints {
+        let host = endpoint.strip_prefix("http://").unwrap_or(endpoint).trim_end_matches('/');
+        let mut found = tokio::net::lookup_host(host)
+            .await
+            .with_context(|| format!("{endpoint:?} is not the URL of a node"))?;
+        addresses.push(found.next().with_context(|| format!("{endpoint:?} has no address"))?);
+    }
+    Ok(addresses.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_endpoint_is_a_url_or_an_address() {
+        let given = ["http://127.0.0.1:8080".into(), "127.0.0.1:8081".into()];
+        let addresses = resolve(&given).await.unwrap();
+        assert_eq!(
+            *addresses,
+            ["127.0.0.1:8080".parse().unwrap(), "127.0.0.1:8081".parse().unwrap()]
+        );
+        let error = resolve(&["https://127.0.0.1:1".into()]).await.unwrap_err();
+        assert!(error.to_string().contains("is not the URL of a node"), "{error:#}");
+    }
+}

@@ -1,0 +1,217 @@
+//! HTTP/1.1, as little of it as the benchmark needs, so that the load generator stays cheap.
+//!
+//! Guarantees: one request at a time over one connection that is kept; a reply is taken only when
+//! all of it is there, and a reply of another form is an error. Leaves out: chunked bodies,
+//! redirects, trailers, TLS; no node sends any of them.
+
+use std::{io, net::SocketAddr};
+
+use oncekey_types::limits;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+/// Room for a usual reply, so that reading one does not grow the buffer.
+const USUAL_REPLY_BYTES: usize = 4096;
+
+/// Why there is no reply. Whether the request was carried out is unknown.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExchangeError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("the connection ended before the reply did")]
+    Closed,
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+/// Why bytes are not the reply to a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(super) enum Malformed {
+    #[error("not the status line of a reply over HTTP/1.1")]
+    StatusLine,
+    #[error("a reply without content-length")]
+    Length,
+    #[error("a reply over the limit of {} bytes", limits::REPLY_MAX_BYTES)]
+    TooLarge,
+    #[error("bytes after the reply that nothing asked for")]
+    Excess,
+}
+
+/// A reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Reply<'a> {
+    pub(super) status: u16,
+    pub(super) body: &'a [u8],
+}
+
+/// Writes a request into `out`, in place of what was there.
+pub(super) fn write_request(
+    out: &mut Vec<u8>,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) {
+    out.clear();
+    let length = body.len().to_string();
+    let parts = [method, " ", path, " HTTP/1.1\r\nhost: oncekey\r\ncontent-length: ", &length];
+    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    for (name, value) in headers {
+        let parts = ["\r\n", name, ": ", value];
+        parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    }
+    out.extend_from_slice(b"\r\n\r\n");
+    out.extend_from_slice(body);
+}
+
+/// A connection that is kept.
+pub(super) struct Connection {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Connection {
+    pub(super) async fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        // A request is one write; waiting for more only delays it.
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, received: Vec::with_capacity(USUAL_REPLY_BYTES) })
+    }
+
+    /// Sends `request` and waits for the reply. After an error the connection is of no more use.
+    pub(super) async fn exchange(&mut self, request: &[u8]) -> Result<Reply<'_>, ExchangeError> {
+        self.stream.write_all(request).await?;
+        self.received.clear();
+        let head = loop {
+            self.read().await?;
+            if let Some(head) = Head::parse(&self.received)? {
+                break head;
+            }
+        };
+        let end = head.length + head.body;
+        while self.received.len() < end {
+            self.read().await?;
+        }
+        if self.received.len() > end {
+            return Err(Malformed::Excess.into());
+        }
+        Ok(Reply { status: head.status, body: &self.received[head.length..] })
+    }
+
+    async fn read(&mut self) -> Result<(), ExchangeError> {
+        if self.stream.read_buf(&mut self.received).await? == 0 {
+            return Err(ExchangeError::Closed);
+        }
+        if self.received.len() > limits::REPLY_MAX_BYTES {
+            return Err(Malformed::TooLarge.into());
+        }
+        Ok(())
+    }
+}
+
+/// Status line and headers of a reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Head {
+    status: u16,
+    /// Length of the head itself.
+    length: usize,
+    /// Length of the body.
+    body: usize,
+}
+
+impl Head {
+    /// The head of the reply that begins `bytes`; none when more has to arrive.
+    fn parse(bytes: &[u8]) -> Result<Option<Self>, Malformed> {
+        const END: &[u8] = b"\r\n\r\n";
+        let Some(end) = bytes.windows(END.len()).position(|window| window == END) else {
+            return Ok(None);
+        };
+        let head = std::str::from_utf8(&bytes[..end]).map_err(|_| Malformed::StatusLine)?;
+        let mut lines = head.split("\r\n");
+        let status = lines
+            .next()
+            .and_then(|line| line.strip_prefix("HTTP/1.1 "))
+            .and_then(|rest| rest.split(' ').next())
+            .and_then(|status| status.parse().ok())
+            .ok_or(Malformed::StatusLine)?;
+        let body: usize = lines
+            .filter_map(|line| line.split_once(':'))
+            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+            .and_then(|(_, value)| value.trim().parse().ok())
+            .ok_or(Malformed::Length)?;
+        if body > limits::REPLY_MAX_BYTES {
+            return Err(Malformed::TooLarge);
+        }
+        Ok(Some(Self { status, length: end + END.len(), body }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPLY: &[u8] =
+        b"HTTP/1.1 200 OK\r\nX: content-length: 9\r\nContent-Length: 5\r\n\r\nhello";
+
+    #[test]
+    fn a_head_is_found_only_once_it_is_whole() {
+        let length = REPLY.len() - b"hello".len();
+        for end in 0..length {
+            assert_eq!(Head::parse(&REPLY[..end]), Ok(None), "{end} bytes");
+        }
+        let head = Head { status: 200, length, body: 5 };
+        for end in length..=REPLY.len() {
+            assert_eq!(Head::parse(&REPLY[..end]), Ok(Some(head)), "{end} bytes");
+        }
+    }
+
+    #[test]
+    fn what_is_no_reply_is_refused() {
+        for (bytes, error) in [
+            (&b"HTTP/2 200\r\ncontent-length: 0\r\n\r\n"[..], Malformed::StatusLine),
+            (b"HTTP/1.1 \xff\r\n\r\n", Malformed::StatusLine),
+            (b"HTTP/1.1 ok\r\ncontent-length: 0\r\n\r\n", Malformed::StatusLine),
+            (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", Malformed::Length),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", Malformed::Length),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n", Malformed::TooLarge),
+        ] {
+            assert_eq!(Head::parse(bytes), Err(error), "{}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a_request_is_written_whole_and_in_place_of_the_last() {
+        let mut out = b"the last one".to_vec();
+        write_request(&mut out, "POST", "/v1", &[("a", "b")], b"{}");
+        let expected = "POST /v1 HTTP/1.1\r\nhost: oncekey\r\ncontent-length: 2\r\na: b\r\n\r\n{}";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_reply_in_pieces_is_one_and_the_connection_is_kept() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for _ in 0..2 {
+                let mut request = [0; 3];
+                stream.read_exact(&mut request).await.unwrap();
+                for piece in REPLY.chunks(7) {
+                    stream.write_all(piece).await.unwrap();
+                    stream.flush().await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        let mut connection = Connection::open(address).await.unwrap();
+        for _ in 0..2 {
+            let reply = connection.exchange(b"ask").await.unwrap();
+            assert_eq!(reply, Reply { status: 200, body: b"hello" });
+        }
+        server.await.unwrap();
+        let error = connection.exchange(b"ask").await.unwrap_err();
+        assert!(matches!(error, ExchangeError::Closed | ExchangeError::Io(_)), "{error}");
+    }
+}

@@ -1,0 +1,77 @@
+//! `oncekey bench` as an operator runs it, with everything on and small.
+
+#![expect(clippy::expect_used, reason = "a test may fail where it finds out")]
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+/// The number at `pointer`, which must be there.
+fn number(report: &Value, pointer: &str) -> f64 {
+    let found = report.pointer(pointer).and_then(Value::as_f64);
+    found.ok_or_else(|| format!("no number at {pointer} in {report:#}")).expect("a figure")
+}
+
+#[test]
+fn a_local_cluster_is_measured_loses_its_leader_and_issues_no_key_twice() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (json, svg) = (dir.path().join("bench.json"), dir.path().join("bench.svg"));
+    let output = Command::new(env!("CARGO_BIN_EXE_oncekey"))
+        .args(["bench", "--local", "--shards", "2", "--clients", "1,8", "--runs", "1"])
+        .args(["--warm-up-ms", "100", "--duration-ms", "300", "--opks", "1000"])
+        .args(["--noop", "--kill-leader"])
+        .arg("--json")
+        .arg(&json)
+        .arg("--svg")
+        .arg(&svg)
+        .env("ONCEKEY_BIN", env!("CARGO_BIN_EXE_oncekey"))
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaint}\n{said}");
+    assert!(said.contains("double issues"), "{said}");
+
+    let report: Value = serde_json::from_slice(&fs::read(json).expect("the report")).expect("JSON");
+    assert_eq!(report["version"], 1);
+    assert_eq!(report["steps"].as_array().map(Vec::len), Some(2), "{report:#}");
+    for step in ["/steps/0", "/steps/1"] {
+        for figure in ["median/per_second", "median/p999_us", "noop_median/per_second", "over_noop"]
+        {
+            let value = number(&report, &format!("{step}/{figure}"));
+            assert!(value > 0.0, "{step}/{figure} is {value}");
+        }
+    }
+    assert!(number(&report, "/failover/rounds/0/cluster_gap_ms") > 0.0);
+    assert!(number(&report, "/stock/delivered") > 0.0);
+    for zero in ["/counts/double_issues", "/stock/undelivered", "/stock/still_held"] {
+        assert!(number(&report, zero).abs() < f64::EPSILON, "{zero} in {report:#}");
+    }
+    if cfg!(target_os = "linux") {
+        assert!(number(&report, "/steps/0/p50_over_sync") > 0.0);
+        assert!(number(&report, "/steps/1/runs/0/pops/written_bytes_per_answer") > 0.0);
+        assert!(number(&report, "/preload/sizes/2/resident_bytes") > 0.0);
+    }
+    assert!(fs::read_to_string(svg).expect("the picture").contains("leader killed"));
+}
+
+#[test]
+fn a_bench_without_a_cluster_is_an_error_of_usage() {
+    for arguments in [
+        &["bench"][..],
+        &["bench", "--endpoints", "http://127.0.0.1:1", "--kill-leader"],
+        &["bench", "--endpoints", "http://127.0.0.1:1", "--local"],
+        &["bench", "--local", "--clients", "0"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_oncekey"))
+            .args(arguments)
+            .output()
+            .expect("the binary runs");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+}
