@@ -53,7 +53,7 @@ async fn a_failed_sync_stops_the_node_and_not_the_cluster() -> Result<()> {
         .variable(NODE, "ONCEKEY_TEST_FAIL_SYNC", path(&trigger)?)
         .start()
         .await?;
-    let begin = || Ok(drop(File::create(&trigger)?));
+    let begin = || Ok(fs::write(&trigger, [])?);
     trouble(cluster, "Input/output error", begin, || Ok(fs::remove_file(&trigger)?)).await
 }
 

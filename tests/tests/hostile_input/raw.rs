@@ -11,9 +11,11 @@ use tokio::{
 
 use crate::Good;
 
-/// Bytes that are hardly HTTP, and the statuses that are right; none is a connection closed
-/// without a word.
-pub(crate) fn cases(good: &Good) -> Vec<(&'static str, Vec<u8>, &'static [Option<u16>])> {
+/// A name, bytes, and the statuses that are right; none is a connection closed without a word.
+type Case = (&'static str, Vec<u8>, &'static [Option<u16>]);
+
+/// All cases.
+pub(crate) fn cases(good: &Good) -> Vec<Case> {
     const BAD: &[Option<u16>] = &[Some(400), None];
     let target = path::user_bundles(&good.user);
     let post = |headers: &str, body: &str| {
