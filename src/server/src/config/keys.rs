@@ -161,7 +161,7 @@ pub const KEYS: &[Key] = &[
     integer("http.drain_timeout_ms", Some("10000"), "Time for requests to finish at shutdown."),
     text(
         "log.filter",
-        Some("\"info\""),
+        Some("\"info,openraft=warn\""),
         "Which events are logged, in the syntax of tracing's EnvFilter.",
     ),
     text("log.format", Some("\"text\""), "Form of the log: text or json."),
