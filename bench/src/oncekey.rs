@@ -1,0 +1,102 @@
+//! Oncekey itself, measured by its own `oncekey bench`.
+//!
+//! Its loop is the same: closed, one thread for all clients, through all three endpoints.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde::Deserialize;
+
+use crate::{
+    Run,
+    load::Measured,
+    process::{self, Process, User},
+};
+
+/// The form of its figures that is understood.
+const VERSION: u32 = 1;
+
+/// What is read of them.
+#[derive(Deserialize)]
+struct Report {
+    version: u32,
+    steps: Vec<Step>,
+}
+
+/// One number of clients.
+#[derive(Deserialize)]
+struct Step {
+    clients: usize,
+    runs: Vec<Pair>,
+}
+
+#[derive(Deserialize)]
+struct Pair {
+    pops: Pops,
+}
+
+#[derive(Deserialize)]
+struct Pops {
+    per_second: f64,
+    p50_us: u32,
+    p99_us: u32,
+    p999_us: u32,
+    /// It sends a pop that failed again, until it has the answer.
+    retries: usize,
+}
+
+/// One run with each number of clients.
+pub(crate) async fn measure(
+    program: &Path,
+    dir: &Path,
+    arguments: &Run,
+) -> Result<Vec<(usize, Measured)>> {
+    let clients: Vec<_> = arguments.clients.iter().map(u16::to_string).collect();
+    let json = dir.join("oncekey.json");
+    let mut command = process::command(&program.canonicalize()?, User::Same, "INT");
+    command
+        // Its nodes keep their data below this folder.
+        .env("TMPDIR", dir)
+        .args(["bench", "--local", "--runs", "1", "--clients", &clients.join(",")])
+        .args(["--warm-up-ms", &arguments.warm_up_ms.to_string()])
+        .args(["--duration-ms", &arguments.duration_ms.to_string()])
+        .arg("--json")
+        .arg(&json);
+    Process::start(dir, "oncekey", command, Signal::INT)?.finished().await?;
+    figures(&fs::read_to_string(&json)?).context("the figures of oncekey bench")
+}
+
+fn figures(json: &str) -> Result<Vec<(usize, Measured)>> {
+    let report: Report = serde_json::from_str(json)?;
+    ensure!(report.version == VERSION, "version {} is not known", report.version);
+    let step = |step: Step| {
+        let pair = step.runs.into_iter().next().context("a step without a run")?;
+        let pops = pair.pops;
+        let measured = Measured {
+            pops_per_second: pops.per_second,
+            p50_us: pops.p50_us,
+            p99_us: pops.p99_us,
+            p999_us: pops.p999_us,
+            errors: pops.retries,
+        };
+        Ok((step.clients, measured))
+    };
+    report.steps.into_iter().map(step).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_read_and_other_versions_refused() -> Result<()> {
+        let json = r#"{"version": 1, "steps": [{"clients": 64, "runs": [{"pops":
+            {"per_second": 2.5, "p50_us": 1, "p99_us": 2, "p999_us": 3, "retries": 4}}]}]}"#;
+        let read = figures(json)?;
+        assert_eq!(read.len(), 1);
+        assert_eq!((read[0].0, read[0].1.p999_us, read[0].1.errors), (64, 3, 4));
+        assert!(figures(&json.replace("\"version\": 1", "\"version\": 2")).is_err());
+        Ok(())
+    }
+}
