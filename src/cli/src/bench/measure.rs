@@ -46,31 +46,47 @@ pub(super) struct Run {
     pub(super) server_cpu_s_per_1000: Option<f64>,
     /// Processor time of the load generator for 1,000 answers.
     pub(super) own_cpu_s_per_1000: Option<f64>,
-    /// Bytes that all servers together wrote to the disk, for one answer.
+    /// Bytes that reached the disk of the servers, for one answer; those of other programs count.
+    pub(super) device_bytes_per_answer: Option<f64>,
+    /// Bytes that all servers together made the kernel write, for one answer, as the kernel counts
+    /// them; see [`Usage`].
     pub(super) written_bytes_per_answer: Option<f64>,
     /// Requests sent again, warm-up included.
     pub(super) retries: u64,
     pub(super) course: Vec<Moment>,
 }
 
-/// Measures `work` at `endpoints`, whose servers tell what they have used by `usage`.
+/// What is read at both ends of the span that is measured.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Snapshot {
+    /// What the servers have used.
+    pub(super) servers: Option<Usage>,
+    /// Bytes that reached their disk.
+    pub(super) device_bytes: Option<u64>,
+}
+
+/// Measures `work` at `endpoints`, whose servers tell what they have used by `look`.
 pub(super) async fn measure(
     work: &Work,
     endpoints: &Arc<[SocketAddr]>,
     plan: Plan,
-    usage: impl Fn() -> Option<Usage>,
+    look: impl Fn() -> Snapshot,
 ) -> Result<(Run, Counts)> {
     let clients = Clients::start(work, endpoints, plan.clients, plan.length());
     let snapshot = async |at: Duration| {
         sleep_until((clients.began + at).into()).await;
-        (usage(), Usage::own())
+        (look(), Usage::own())
     };
     let before = snapshot(plan.warm_up).await;
     let after = snapshot(plan.length()).await;
     let traces = clients.join().await?;
     let counts = counts(&traces);
-    let run = evaluate(&traces, plan, since(after.0, before.0), since(after.1, before.1))?;
-    Ok((run, counts))
+    let used = Used {
+        servers: since(after.0.servers, before.0.servers),
+        device_bytes: after.0.device_bytes.zip(before.0.device_bytes).map(|(to, from)| to - from),
+        own: since(after.1, before.1),
+    };
+    Ok((evaluate(&traces, plan, used)?, counts))
 }
 
 /// What became of the requests of all clients.
@@ -81,12 +97,15 @@ pub(super) fn counts(traces: &[Trace]) -> Counts {
     })
 }
 
-fn evaluate(
-    traces: &[Trace],
-    plan: Plan,
+/// What was used in the span that is measured.
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
     servers: Option<Usage>,
+    device_bytes: Option<u64>,
     own: Option<Usage>,
-) -> Result<Run> {
+}
+
+fn evaluate(traces: &[Trace], plan: Plan, used: Used) -> Result<Run> {
     // When the keys run out early, the run ends with its last answer.
     let last = traces.iter().filter_map(|trace| trace.samples.last()).map(|last| last.at_us).max();
     let last = Duration::from_micros(last.unwrap_or_default().into());
@@ -96,16 +115,17 @@ fn evaluate(
     #[expect(clippy::cast_precision_loss, reason = "exact to 2^53")]
     let answers = samples.len() as f64;
     #[expect(clippy::cast_precision_loss, reason = "exact to 2^53")]
-    let written = |usage: Usage| usage.written_bytes as f64 / answers;
+    let share = |bytes: u64| bytes as f64 / answers;
     let cpu = |usage: Usage| usage.cpu.as_secs_f64() * 1000.0 / answers;
     Ok(Run {
         seconds: window.seconds(),
         answers: samples.len(),
         per_second: answers / window.seconds(),
         latency: Latency::of(&samples),
-        server_cpu_s_per_1000: servers.map(cpu),
-        own_cpu_s_per_1000: own.map(cpu),
-        written_bytes_per_answer: servers.map(written),
+        server_cpu_s_per_1000: used.servers.map(cpu),
+        own_cpu_s_per_1000: used.own.map(cpu),
+        device_bytes_per_answer: used.device_bytes.map(share),
+        written_bytes_per_answer: used.servers.map(|usage| share(usage.written_bytes)),
         retries: counts(traces).retries,
         course: course(traces, window, STEP_MS),
     })
@@ -128,15 +148,20 @@ mod tests {
         let traces = [Trace { samples, counts: Counts { retries: 2, ..Counts::default() } }];
         let second = Duration::from_secs(1);
         let plan = Plan { clients: 1, warm_up: second, duration: 2 * second };
-        let used = Usage { cpu: second, written_bytes: 300 };
-        let run = evaluate(&traces, plan, Some(used), None).unwrap();
+        let servers = Some(Usage { cpu: second, written_bytes: 300 });
+        let used = Used { servers, device_bytes: Some(200), own: None };
+        let run = evaluate(&traces, plan, used).unwrap();
         assert_eq!((run.answers, run.seconds, run.per_second), (2, 2.0, 1.0));
         assert_eq!((run.latency.p50_us, run.latency.max_us, run.retries), (10, 20, 2));
         assert_eq!(run.server_cpu_s_per_1000, Some(500.0));
         assert_eq!(run.written_bytes_per_answer, Some(150.0));
+        assert_eq!(run.device_bytes_per_answer, Some(100.0));
         assert_eq!(run.own_cpu_s_per_1000, None);
 
         let plan = Plan { warm_up: 4 * second, ..plan };
-        assert!(evaluate(&traces, plan, None, None).is_err(), "nothing came after the warm-up");
+        assert!(
+            evaluate(&traces, plan, Used::default()).is_err(),
+            "nothing came after the warm-up"
+        );
     }
 }

@@ -32,11 +32,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use oncekey_server::config::LogFormat;
+use oncekey_types::limits;
 
 use crate::{args::Bench, logging, output};
 use clients::{Counts, Work};
 use failover::Failover;
-use measure::{Plan, STEP_MS, measure};
+use measure::{Plan, STEP_MS, Snapshot, measure};
 use noop::Noop;
 use population::{KEYS_PER_USER, Population};
 use report::{Pair, Preload, Report, Settings, Step};
@@ -92,7 +93,7 @@ async fn bench(arguments: &Bench) -> Result<Report> {
         "{} one-time prekeys of {} users published in {:.1} s",
         preload.opks, preload.users, preload.seconds
     ));
-    let mut report = Report::new(settings(arguments), preload);
+    let mut report = Report::new(settings(arguments, session.target.endpoints.len()), preload);
     for clients in &arguments.clients {
         if let Some(step) = session.step(plan(arguments, *clients), arguments.runs).await? {
             output::line(step.summary());
@@ -111,12 +112,12 @@ async fn bench(arguments: &Bench) -> Result<Report> {
     Ok(report)
 }
 
-fn settings(arguments: &Bench) -> Settings {
+fn settings(arguments: &Bench, endpoints: usize) -> Settings {
     Settings {
-        endpoints: arguments.endpoints.len(),
+        endpoints,
         local: arguments.local,
         engine: arguments.local.then(|| arguments.engine.to_string()),
-        shards: arguments.shards,
+        shards: arguments.local.then(|| arguments.shards.unwrap_or(limits::SHARDS_DEFAULT)),
         warm_up_ms: arguments.warm_up_ms,
         duration_ms: arguments.duration_ms,
         threads: arguments.threads,
@@ -200,9 +201,12 @@ impl Session {
         };
         let noop = match &self.noop {
             Some(noop) => {
-                let usage = || noop.process_id().and_then(Usage::of);
+                let look = || Snapshot {
+                    servers: noop.process_id().and_then(Usage::of),
+                    device_bytes: None,
+                };
                 let at = Arc::from([noop.address]);
-                let (run, counts) = measure(&Work::Nothing, &at, plan, usage).await?;
+                let (run, counts) = measure(&Work::Nothing, &at, plan, look).await?;
                 self.counts.add(counts);
                 Some(run)
             }
@@ -210,8 +214,11 @@ impl Session {
         };
         let stored_opks = self.population.unclaimed();
         let work = Work::Pops(Arc::clone(&self.population));
-        let usage = || self.target.usage();
-        let (pops, counts) = measure(&work, &self.target.endpoints, plan, usage).await?;
+        let look = || Snapshot {
+            servers: self.target.usage(),
+            device_bytes: self.target.device_written_bytes(),
+        };
+        let (pops, counts) = measure(&work, &self.target.endpoints, plan, look).await?;
         self.counts.add(counts);
         self.best_rate = self.best_rate.max(pops.per_second);
         Ok(Pair { stored_opks, pops, noop, sync_p50_us })

@@ -94,6 +94,7 @@ struct Figures {
     p999_us: f64,
     server_cpu_s_per_1000: Option<f64>,
     own_cpu_s_per_1000: Option<f64>,
+    device_bytes_per_answer: Option<f64>,
     written_bytes_per_answer: Option<f64>,
 }
 
@@ -112,6 +113,7 @@ impl Figures {
             p999_us: of(|run| run.latency.p999_us.into())?,
             server_cpu_s_per_1000: maybe(|run| run.server_cpu_s_per_1000),
             own_cpu_s_per_1000: maybe(|run| run.own_cpu_s_per_1000),
+            device_bytes_per_answer: maybe(|run| run.device_bytes_per_answer),
             written_bytes_per_answer: maybe(|run| run.written_bytes_per_answer),
         })
     }
@@ -142,8 +144,8 @@ impl Step {
     pub(super) fn summary(&self) -> String {
         let Figures { per_second, p50_us, p99_us, .. } = &self.median;
         format!(
-            "{} clients: {per_second:.0} pops/s, p50 {:.2} ms, p99 {:.2} ms",
-            self.clients,
+            "{}: {per_second:.0} pops/s, p50 {:.2} ms, p99 {:.2} ms",
+            clients(self.clients),
             p50_us / 1e3,
             p99_us / 1e3
         )
@@ -183,9 +185,8 @@ impl Report {
     /// The stretches of time for the picture.
     pub(super) fn panels(&self) -> Vec<Panel> {
         let steps = self.steps.iter().flat_map(|step| {
-            let plural = if step.clients == 1 { "" } else { "s" };
             step.runs.iter().map(move |pair| Panel {
-                label: format!("{} client{plural}", step.clients),
+                label: clients(step.clients),
                 course: pair.pops.course.clone(),
                 killed_at_ms: None,
             })
@@ -229,7 +230,7 @@ impl Report {
             "p99.9 ms",
             "node CPU s/1k",
             "own CPU s/1k",
-            "written B/pop",
+            "disk B/pop",
             "no-op/s",
             "own, no-op",
             "over no-op",
@@ -247,7 +248,7 @@ impl Report {
                 format!("{:.2}", step.median.p999_us / 1e3),
                 optional(step.median.server_cpu_s_per_1000, 3),
                 optional(step.median.own_cpu_s_per_1000, 3),
-                optional(step.median.written_bytes_per_answer, 0),
+                optional(step.median.device_bytes_per_answer, 0),
                 optional(noop.map(|noop| noop.per_second), 0),
                 optional(noop.and_then(|noop| noop.own_cpu_s_per_1000), 3),
                 optional(step.over_noop, 2),
@@ -277,6 +278,10 @@ impl Report {
         }
         table
     }
+}
+
+fn clients(number: u16) -> String {
+    if number == 1 { "1 client".to_owned() } else { format!("{number} clients") }
 }
 
 fn failovers(failover: &Failover) -> Table {
@@ -362,6 +367,7 @@ mod tests {
             latency: Latency { p50_us, ..Latency::default() },
             server_cpu_s_per_1000: Some(0.1),
             own_cpu_s_per_1000: None,
+            device_bytes_per_answer: None,
             written_bytes_per_answer: None,
             retries: 0,
             course: Vec::new(),

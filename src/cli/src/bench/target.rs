@@ -11,7 +11,7 @@ use oncekey_cluster::Cluster;
 use oncekey_types::{NodeId, limits};
 use serde::Serialize;
 
-use super::usage::{Usage, disk_bytes, resident_bytes};
+use super::usage::{Usage, device_written_bytes, disk_bytes, resident_bytes};
 use crate::args::Bench;
 
 const NODES: u16 = 3;
@@ -50,6 +50,11 @@ impl Target {
         let ids: Option<Vec<u32>> =
             cluster.nodes().into_iter().map(|node| cluster.process_id(node)).collect();
         Usage::sum(&ids?)
+    }
+
+    /// Bytes that reached the disk of the local nodes, of whichever process.
+    pub(super) fn device_written_bytes(&self) -> Option<u64> {
+        device_written_bytes(self.dir()?)
     }
 
     /// What each local node takes up.

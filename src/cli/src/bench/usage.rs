@@ -16,7 +16,8 @@ use serde::Serialize;
 pub(super) struct Usage {
     /// Processor time, in user and kernel mode.
     pub(super) cpu: Duration,
-    /// Bytes that went to the disk.
+    /// Bytes it made the kernel write, as the kernel counts them: a small write into a large folio
+    /// may count as the whole folio, so this can be many times what reached the disk.
     pub(super) written_bytes: u64,
 }
 
@@ -60,6 +61,18 @@ impl Usage {
 pub(super) fn resident_bytes(id: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     Some(field(&status, "VmRSS:")? * 1024)
+}
+
+/// Bytes that reached the disk below `dir` since the machine started, of whichever process.
+pub(super) fn device_written_bytes(dir: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    /// The unit of the kernel's block statistics, whatever the disk's own is.
+    const SECTOR_BYTES: u64 = 512;
+    let device = fs::metadata(dir).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let stat = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    // Field 7: sectors written.
+    Some(stat.split_ascii_whitespace().nth(6)?.parse::<u64>().ok()? * SECTOR_BYTES)
 }
 
 /// Bytes that the files below `dir` take on the disk.
