@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use crate::{
     Run, front,
     load::{self, Measured, Span, Target},
-    machine::{self, Machine},
+    machine::{self, Machine, Sync},
     oncekey,
     pool::{Issued, KEYS_PER_USER, Turns},
     process::{self, Process, User},
@@ -31,6 +31,8 @@ use crate::{
 /// The no-op's and Oncekey's names and titles.
 const NO_OP_TITLED: (&str, &str) = ("no-op", "axum without work");
 const ONCEKEY_TITLED: (&str, &str) = (ONCEKEY, "Oncekey, 3 nodes");
+const OWN_NO_OP_TITLED: (&str, &str) =
+    ("no-op-oncekey-bench", "axum without work, driven by oncekey bench");
 
 /// Compares, prints the tables and writes the file.
 pub(crate) async fn run(arguments: &Run) -> Result<()> {
@@ -63,7 +65,7 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     /// Measures everything once.
     async fn round(&mut self, dir: &Path) -> Result<()> {
-        self.results.add_sync(machine::sync_p50_us(dir)?);
+        self.results.add_sync(Sync::measure(dir)?);
         self.no_op(dir).await?;
         for &rival in &self.arguments.rivals {
             let dir = dir.join(rival.name());
@@ -72,8 +74,9 @@ impl Comparison<'_> {
             fs::remove_dir_all(&dir)?;
         }
         if let Some(program) = &self.arguments.oncekey {
-            for (clients, measured) in oncekey::measure(program, dir, self.arguments).await? {
-                self.add(ONCEKEY_TITLED, Way::Http, clients, measured);
+            for step in oncekey::measure(program, dir, self.arguments).await? {
+                self.add(OWN_NO_OP_TITLED, Way::Http, step.clients, step.no_op);
+                self.add(ONCEKEY_TITLED, Way::Http, step.clients, step.pops);
             }
         }
         Ok(())

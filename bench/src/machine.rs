@@ -87,21 +87,51 @@ pub(crate) fn require_disk(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Half of the writes of one block with `fdatasync`, one after the other, take at most this many
-/// microseconds. The file is laid out before, as a log is.
-pub(crate) fn sync_p50_us(dir: &Path) -> Result<u32> {
-    let file = File::create(dir.join("sync-probe"))?;
-    let block = [0xa5; BLOCK_BYTES];
-    file.write_all_at(&block.repeat(BLOCKS), 0)?;
-    file.sync_all()?;
-    let mut took_us = Vec::with_capacity(BLOCKS);
-    for number in 0..BLOCKS {
-        let offset = u64::try_from(number * BLOCK_BYTES)?;
-        let start = Instant::now();
-        file.write_all_at(&block, offset)?;
-        file.sync_data()?;
-        took_us.push(u32::try_from(start.elapsed().as_micros())?);
+/// How long writes of one block with `fdatasync` took, one after the other.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Sync {
+    p10_us: u32,
+    p50_us: u32,
+}
+
+/// On a machine with nothing else to do the median is close to the fast writes. Where it is this
+/// many times as long, the writer waited for a core and not for the disk.
+const BUSY: u32 = 2;
+
+impl Sync {
+    /// Writes into a file that is laid out before, as a log is.
+    pub(crate) fn measure(dir: &Path) -> Result<Self> {
+        let file = File::create(dir.join("sync-probe"))?;
+        let block = [0xa5; BLOCK_BYTES];
+        file.write_all_at(&block.repeat(BLOCKS), 0)?;
+        file.sync_all()?;
+        let mut took_us = Vec::with_capacity(BLOCKS);
+        for number in 0..BLOCKS {
+            let offset = u64::try_from(number * BLOCK_BYTES)?;
+            let start = Instant::now();
+            file.write_all_at(&block, offset)?;
+            file.sync_data()?;
+            took_us.push(u32::try_from(start.elapsed().as_micros())?);
+        }
+        took_us.sort_unstable();
+        let within = |part: usize| took_us.get(BLOCKS / part).copied().context("no writes");
+        Ok(Self { p10_us: within(10)?, p50_us: within(2)? })
     }
-    took_us.sort_unstable();
-    took_us.get(BLOCKS / 2).copied().context("nothing was written")
+
+    /// Microseconds within which half of the writes were done; none if that says more about other
+    /// work on the machine than about the disk.
+    pub(crate) fn p50_us(self) -> Option<u32> {
+        (self.p50_us <= self.p10_us.saturating_mul(BUSY)).then_some(self.p50_us)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_that_waited_for_a_core_is_not_told() {
+        assert_eq!(Sync { p10_us: 92, p50_us: 98 }.p50_us(), Some(98));
+        assert_eq!(Sync { p10_us: 101, p50_us: 3953 }.p50_us(), None);
+    }
 }

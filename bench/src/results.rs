@@ -7,7 +7,10 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::{load::Measured, machine::Machine};
+use crate::{
+    load::Measured,
+    machine::{Machine, Sync},
+};
 
 /// How the clients reach what they pop from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -31,7 +34,7 @@ pub(crate) struct Results {
     warm_up_ms: u64,
     duration_ms: u64,
     /// A write of 4 KiB with `fdatasync`, at the begin of each round.
-    sync_p50_us: Vec<u32>,
+    sync: Vec<Sync>,
     series: Vec<Series>,
 }
 
@@ -88,12 +91,12 @@ struct Ratio {
 impl Results {
     /// No figures yet.
     pub(crate) fn new(machine: Machine, warm_up_ms: u64, duration_ms: u64) -> Self {
-        Self { machine, warm_up_ms, duration_ms, sync_p50_us: Vec::new(), series: Vec::new() }
+        Self { machine, warm_up_ms, duration_ms, sync: Vec::new(), series: Vec::new() }
     }
 
     /// Adds what the disk did at the begin of a round.
-    pub(crate) fn add_sync(&mut self, p50_us: u32) {
-        self.sync_p50_us.push(p50_us);
+    pub(crate) fn add_sync(&mut self, sync: Sync) {
+        self.sync.push(sync);
     }
 
     /// Adds a run to its series.
@@ -123,7 +126,13 @@ impl Results {
     /// The tables, in Markdown.
     pub(crate) fn markdown(&self) -> String {
         let mut text = format!("{}\n\n", self.machine.line());
-        if let Some(sync) = Spread::of(self.sync_p50_us.iter().map(|us| f64::from(*us))) {
+        if self.sync.iter().any(|sync| sync.p50_us().is_none()) {
+            text.push_str(
+                "THE MACHINE WAS BUSY with other work: figures of this run mean little.\n\n",
+            );
+        }
+        let syncs = self.sync.iter().filter_map(|sync| sync.p50_us()).map(f64::from);
+        if let Some(sync) = Spread::of(syncs) {
             let _ =
                 writeln!(text, "One write of 4 KiB with fdatasync, p50: {:.0} µs\n", sync.median);
         }
@@ -149,8 +158,9 @@ impl Results {
 
     fn latency_over_sync(&self, text: &mut String) {
         let alone = self.series.iter().find(|series| series.is(ONCEKEY, Way::Http, 1));
-        let pairs = alone.iter().flat_map(|series| &series.runs).zip(&self.sync_p50_us);
-        let ratios = pairs.map(|(run, sync)| f64::from(run.p50_us) / f64::from(*sync));
+        let pairs = alone.iter().flat_map(|series| &series.runs).zip(&self.sync);
+        let ratios =
+            pairs.filter_map(|(run, sync)| Some(f64::from(run.p50_us) / f64::from(sync.p50_us()?)));
         if let Some(ratio) = Spread::of(ratios) {
             let _ = writeln!(
                 text,
