@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn a_founder_lists_the_founders_and_a_latecomer_asks_them() {
         let config = |node| -> Table {
-            let settings = BTreeMap::from([("raft.heartbeat_ms".to_owned(), Value::from(50))]);
+            let settings = BTreeMap::from([("raft.ping_ms".to_owned(), Value::from(50))]);
             let text = plan().config(NodeId(node), Path::new("/data"), &settings).unwrap();
             toml::from_str(&text).unwrap()
         };
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(founder["cluster"]["members"].as_array().unwrap().len(), 2);
         assert_eq!(founder["cluster"]["members"][1]["peer"].as_str(), Some("127.0.0.1:7002"));
         assert!(founder["cluster"].get("join").is_none());
-        assert_eq!(founder["raft"]["heartbeat_ms"].as_integer(), Some(50));
+        assert_eq!(founder["raft"]["ping_ms"].as_integer(), Some(50));
 
         let latecomer = config(4);
         assert_eq!(latecomer["cluster"]["join"].as_array().unwrap().len(), 2);
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_key_without_a_section_is_refused() {
-        let settings = BTreeMap::from([("heartbeat".to_owned(), Value::from(50))]);
+        let settings = BTreeMap::from([("ping".to_owned(), Value::from(50))]);
         assert!(plan().config(NodeId(1), Path::new("/data"), &settings).is_err());
     }
 }

@@ -51,7 +51,7 @@ pub(crate) enum Command {
 #[command(after_help = "\
 Examples:
   oncekey serve --config /etc/oncekey/node.toml
-  oncekey serve --config node.toml --set log.format=json --set raft.heartbeat_ms=200
+  oncekey serve --config node.toml --set log.format=json --set raft.ping_ms=100
   ONCEKEY_LISTEN_PUBLIC=0.0.0.0:8080 oncekey serve --config node.toml")]
 pub(crate) struct Serve {
     /// The configuration file, in TOML.

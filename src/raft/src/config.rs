@@ -36,7 +36,7 @@ pub struct NodeConfig {
     pub state_cache_bytes: u64,
     /// Limits stamped on every batch that this node proposes.
     pub policy: Policy,
-    /// Heartbeats and elections.
+    /// Pings and elections.
     pub timing: Timing,
     /// Size of one segment of the write-ahead log in bytes.
     pub wal_segment_bytes: u64,
@@ -53,22 +53,31 @@ pub struct Member {
     pub public: String,
 }
 
-/// Heartbeats and elections, in milliseconds.
-///
-/// The heartbeat must be longer than one round trip between nodes plus one sync of the log; it is
-/// also the time limit of one append.
+/// When a node is taken for lost, in milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timing {
-    /// Time between two heartbeats of a leader.
-    pub heartbeat_ms: u64,
-    /// Shortest silence after which a follower campaigns.
-    pub election_min_ms: u64,
-    /// Longest silence after which a follower campaigns.
-    pub election_max_ms: u64,
+    /// Time between two pings to each other node.
+    pub ping_ms: u64,
+    /// Silence after which a node is taken for lost and others campaign for the shards it led. More
+    /// than three pings, and more than three round trips plus the sync of a vote. A node whose
+    /// process has ended is noticed sooner, because its connections are refused.
+    pub node_timeout_ms: u64,
+}
+
+impl Timing {
+    /// Time in which a vote must have been answered.
+    pub(crate) fn election_ms(self) -> u64 {
+        self.node_timeout_ms / 2
+    }
+
+    /// Time after a leader was heard in which no voter votes for another.
+    pub(crate) fn lease_ms(self) -> u64 {
+        self.node_timeout_ms * 2 / 3
+    }
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 100, election_min_ms: 450, election_max_ms: 600 }
+        Self { ping_ms: 50, node_timeout_ms: 300 }
     }
 }

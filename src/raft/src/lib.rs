@@ -14,10 +14,12 @@
 mod batcher;
 mod codec;
 mod config;
+mod elections;
 mod error;
 mod formation;
 mod identity;
 mod introduction;
+mod liveness;
 mod log_store;
 mod machine;
 mod members;

@@ -90,6 +90,11 @@ impl LogStore {
         positions.vote.is_none() && positions.last.is_none()
     }
 
+    /// The last entry.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.positions.lock().last
+    }
+
     /// The last entry that was purged.
     pub(crate) fn purged(&self) -> Option<LogId> {
         self.positions.lock().purged

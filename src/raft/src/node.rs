@@ -4,7 +4,12 @@
 //! whose state the disk lost has by then fetched it anew. Leaves out: waiting for leaders, see
 //! [`ShardStatus::is_ready`](crate::ShardStatus::is_ready).
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use oncekey_storage::{
     disk::RealDisk,
@@ -20,15 +25,17 @@ use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use crate::{
     batcher::Batcher,
     config::{Member, NodeConfig},
+    elections::Elections,
     error::{Fault, FaultSink, ReplaceError, StartError, SubmitError, chain},
     formation,
     identity::Identity,
     introduction,
+    liveness::{self, Liveness},
     log_store::LogStore,
     machine::{Machine, read_header},
     members::{self, ReplaceFailure},
     peer::{Inbound, NetworkFactory, PeerPool, Request, Response, ShardRequest},
-    router::{Committed, LocalRead, Read, Router},
+    router::{Committed, LocalRead, OUTAGE_AFTER, Read, Router},
     service::Services,
     shard::Shard,
     status::{NodeStatus, ShardStatus},
@@ -56,7 +63,6 @@ struct Inner {
     engine: StateEngine,
     faults: FaultSink,
     peer_address: SocketAddr,
-    in_contact_within: Duration,
     inbound: Mutex<Option<Inbound>>,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -77,10 +83,12 @@ impl Node {
         for (node, member) in &config.members {
             pool.learn(node.0, member);
         }
+        let liveness = Arc::new(Liveness::new(config.timing));
         let transfers = OpenTransfers::default();
         let services = Arc::new(Services::new(
             Arc::clone(&disk.identity),
             Arc::clone(&pool),
+            Arc::clone(&liveness),
             disk.engine.clone(),
             transfers.clone(),
         ));
@@ -88,7 +96,6 @@ impl Node {
 
         let mut tasks = JoinSet::new();
         let shards = start_shards(&config, &slots, &disk, &pool, &faults).await?;
-        let timing = config.timing;
         let router = Arc::new(Router {
             me: config.node.0,
             slots,
@@ -96,10 +103,16 @@ impl Node {
             pool: Arc::clone(&pool),
             faults: faults.clone(),
             started: Instant::now(),
-            outage_after: Duration::from_millis(timing.election_max_ms * 5),
-            outage_patience: Duration::from_millis(timing.election_min_ms / 2),
         });
         services.open(Arc::clone(&router));
+        tasks.spawn(liveness::run(
+            Arc::clone(&pool),
+            Arc::clone(&liveness),
+            config.timing,
+            contact(Arc::clone(&router)),
+        ));
+        let shards = router.shards.values().cloned();
+        tasks.spawn(Elections::new(config.node.0, config.timing, liveness, shards).run());
         tasks.spawn(introduction::introduce(Arc::clone(&pool), config.join.clone()));
         tasks.spawn(formation::form(
             Arc::clone(&disk.identity),
@@ -122,7 +135,6 @@ impl Node {
                 engine: disk.engine,
                 faults,
                 peer_address: inbound.address(),
-                in_contact_within: Duration::from_millis(timing.election_max_ms * 2),
                 inbound: Mutex::new(Some(inbound)),
                 tasks: Mutex::new(tasks),
             }),
@@ -207,7 +219,7 @@ impl Node {
                     .learner_ids()
                     .map(NodeId)
                     .collect(),
-                in_contact: silent <= self.inner.in_contact_within,
+                in_contact: silent <= OUTAGE_AFTER,
             }
         });
         let shards = shards.collect();
@@ -353,6 +365,17 @@ impl Node {
     }
 }
 
+/// Notes for each shard that its leader was heard.
+fn contact(router: Arc<Router>) -> impl Fn(u64, &BTreeSet<ShardId>) {
+    move |node, leads| {
+        for shard in leads.iter().filter_map(|shard| router.shards.get(shard)) {
+            if shard.leader() == Some(node) {
+                shard.heard();
+            }
+        }
+    }
+}
+
 /// What a node has on disk.
 struct OpenedDisk {
     identity: Arc<Identity>,
@@ -464,9 +487,12 @@ fn raft_config(config: &NodeConfig) -> Result<openraft::Config, StartError> {
     let timing = config.timing;
     openraft::Config {
         cluster_name: config.cluster.clone(),
-        heartbeat_interval: timing.heartbeat_ms,
-        election_timeout_min: timing.election_min_ms,
-        election_timeout_max: timing.election_max_ms,
+        // Elections and heartbeats are driven by `elections`; these are the time limits of votes
+        // and heartbeats, and the lease in which followers vote for nobody else.
+        enable_tick: false,
+        heartbeat_interval: timing.election_ms() / 2,
+        election_timeout_min: timing.election_ms(),
+        election_timeout_max: timing.lease_ms(),
         max_payload_entries: 256,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.log_entries_max),
         // Half is kept for followers that are a little behind.

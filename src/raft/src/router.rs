@@ -26,6 +26,11 @@ use crate::{
     shard::Shard,
 };
 
+/// Silence of a shard after which it counts as out of contact and its requests are given up early.
+/// Longer than an idle leader takes to be heard.
+pub(crate) const OUTAGE_AFTER: Duration = Duration::from_secs(3);
+/// How long a request waits for a shard that has been silent for so long.
+const OUTAGE_PATIENCE: Duration = Duration::from_millis(250);
 /// Pause before the same leader is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -79,10 +84,6 @@ pub(crate) struct Router {
     pub(crate) pool: Arc<PeerPool>,
     pub(crate) faults: FaultSink,
     pub(crate) started: Instant,
-    /// Silence of a shard after which its requests are given up early.
-    pub(crate) outage_after: Duration,
-    /// How long a request waits for a shard that has been silent for so long.
-    pub(crate) outage_patience: Duration,
 }
 
 /// What one attempt at a leader brought.
@@ -192,11 +193,19 @@ impl Router {
         }
     }
 
+    /// The shards that this node leads and has a quorum for.
+    pub(crate) fn led_shards(&self) -> impl Iterator<Item = ShardId> {
+        let leads = |shard: &&Arc<Shard>| {
+            shard.leader() == Some(self.me) && shard.silent_for(Duration::ZERO) < OUTAGE_AFTER
+        };
+        self.shards.values().filter(leads).map(|shard| shard.id)
+    }
+
     /// In an outage nobody waits long: when the shard has been silent for a while, `deadline`
     /// comes sooner.
     fn patience(&self, shard: &Shard, deadline: Instant) -> Instant {
-        if shard.silent_for(self.started.elapsed()) > self.outage_after {
-            deadline.min(Instant::now() + self.outage_patience)
+        if shard.silent_for(self.started.elapsed()) > OUTAGE_AFTER {
+            deadline.min(Instant::now() + OUTAGE_PATIENCE)
         } else {
             deadline
         }

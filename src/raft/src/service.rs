@@ -12,12 +12,15 @@ use std::{
 
 use oncekey_storage::state::StateEngine;
 use oncekey_types::{NodeId, ShardId};
+use openraft::raft::VoteResponse;
 
 use crate::{
     batcher::Rejected,
     config::Member,
+    elections,
     error::chain,
     identity::Identity,
+    liveness::Liveness,
     members::{self, ReplaceFailure},
     peer::{PeerPool, Request, Response, Service, ShardRequest},
     router::Router,
@@ -30,6 +33,7 @@ use crate::{
 pub(crate) struct Services {
     identity: Arc<Identity>,
     pool: Arc<PeerPool>,
+    liveness: Arc<Liveness>,
     engine: StateEngine,
     transfers: OpenTransfers,
     router: OnceLock<Arc<Router>>,
@@ -39,16 +43,23 @@ impl Services {
     pub(crate) fn new(
         identity: Arc<Identity>,
         pool: Arc<PeerPool>,
+        liveness: Arc<Liveness>,
         engine: StateEngine,
         transfers: OpenTransfers,
     ) -> Self {
-        Self { identity, pool, engine, transfers, router: OnceLock::new() }
+        Self { identity, pool, liveness, engine, transfers, router: OnceLock::new() }
     }
 
     /// Begins to answer for the shards of `router`.
     pub(crate) fn open(&self, router: Arc<Router>) {
         // A node opens its shards once.
         let _ = self.router.set(router);
+    }
+
+    /// The shards that this node leads with a quorum.
+    fn leads(&self) -> Vec<u16> {
+        let Some(router) = self.router.get() else { return Vec::new() };
+        router.led_shards().map(|shard| shard.0).collect()
     }
 
     fn shard(&self, shard: u16) -> Option<&Arc<Shard>> {
@@ -68,6 +79,17 @@ impl Services {
                 Ok(response) => Response::Vote(response),
                 Err(error) => failed(&error),
             },
+            ShardRequest::PreVote(rpc)
+                if elections::refuses_pre_vote(
+                    self.identity.node().0,
+                    &self.liveness,
+                    shard,
+                    &rpc,
+                ) =>
+            {
+                let vote = shard.metrics().vote;
+                Response::Vote(VoteResponse::new(vote, shard.log.last(), false))
+            }
             ShardRequest::PreVote(rpc) => match shard.raft.pre_vote(rpc).await {
                 Ok(response) => Response::Vote(response),
                 Err(error) => failed(&error),
@@ -167,6 +189,7 @@ impl Service for Services {
             }),
             Request::OpenSnapshot { shard } => Box::pin(async move { self.open_snapshot(shard) }),
             Request::PullSnapshot { transfer } => Box::pin(self.pull_snapshot(transfer)),
+            Request::Ping => Box::pin(async move { Response::Pong { leads: self.leads() } }),
             Request::Acquaintances => Box::pin(async move {
                 Response::Acquaintances { met: self.identity.met(), members: self.pool.known() }
             }),

@@ -79,6 +79,8 @@ pub(crate) enum Request {
     OpenSnapshot { shard: u16 },
     /// The next chunk of an opened snapshot.
     PullSnapshot { transfer: u64 },
+    /// Whether the asked node is alive, and which shards it leads.
+    Ping,
     /// Which nodes the asked node has met, and where it believes the members are.
     Acquaintances,
 }
@@ -125,6 +127,9 @@ pub(crate) enum Response {
     Answered {
         answer: Answer,
         index: u64,
+    },
+    Pong {
+        leads: Vec<u16>,
     },
     Acquaintances {
         met: Vec<u64>,

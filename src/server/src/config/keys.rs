@@ -89,20 +89,11 @@ pub const KEYS: &[Key] = &[
         Some("67108864"),
         "Size of one file of the write-ahead log.",
     ),
+    integer("raft.ping_ms", Some("50"), "Time between two pings from each node to each other one."),
     integer(
-        "raft.heartbeat_ms",
-        Some("100"),
-        "Time between two heartbeats of a leader. Longer than a round trip between nodes plus a sync.",
-    ),
-    integer(
-        "raft.election_min_ms",
-        Some("450"),
-        "Shortest silence after which a follower campaigns.",
-    ),
-    integer(
-        "raft.election_max_ms",
-        Some("600"),
-        "Longest silence after which a follower campaigns.",
+        "raft.node_timeout_ms",
+        Some("300"),
+        "Silence after which a node is taken for lost and others lead its shards. At least four pings; longer than three round trips between nodes plus a sync.",
     ),
     integer(
         "raft.log_entries_max",

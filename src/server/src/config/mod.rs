@@ -359,19 +359,13 @@ fn policy(settings: &Settings) -> Result<Policy, Error> {
 }
 
 fn timing(settings: &Settings) -> Result<Timing, Error> {
-    let range = || Range(1, 600_000);
     let timing = Timing {
-        heartbeat_ms: settings.integer("raft.heartbeat_ms", range())?,
-        election_min_ms: settings.integer("raft.election_min_ms", range())?,
-        election_max_ms: settings.integer("raft.election_max_ms", range())?,
+        ping_ms: settings.integer("raft.ping_ms", Range(5, 60_000))?,
+        node_timeout_ms: settings.integer("raft.node_timeout_ms", Range(50, 600_000))?,
     };
-    if timing.election_min_ms < 2 * timing.heartbeat_ms {
-        let reason = format!("must be at least twice raft.heartbeat_ms, {}", timing.heartbeat_ms);
-        return Err(settings.error("raft.election_min_ms", reason));
-    }
-    if timing.election_max_ms <= timing.election_min_ms {
-        let reason = format!("must be above raft.election_min_ms, {}", timing.election_min_ms);
-        return Err(settings.error("raft.election_max_ms", reason));
+    if timing.node_timeout_ms < 4 * timing.ping_ms {
+        let reason = format!("must be at least four times raft.ping_ms, {}", timing.ping_ms);
+        return Err(settings.error("raft.node_timeout_ms", reason));
     }
     Ok(timing)
 }

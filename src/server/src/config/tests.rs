@@ -35,11 +35,11 @@ fn a_short_file_is_enough() {
 
 #[test]
 fn a_flag_goes_before_the_environment_and_that_before_the_file() {
-    let file = format!("{FILE}\n[raft]\nheartbeat_ms = 50\nelection_min_ms = 300\n");
-    let env = [("ONCEKEY_RAFT_HEARTBEAT_MS", "60"), ("ONCEKEY_RAFT_ELECTION_MAX_MS", "900")];
-    let flags = [("raft.heartbeat_ms", "70")];
+    let file = format!("{FILE}\n[raft]\nping_ms = 30\nnode_timeout_ms = 400\n");
+    let env = [("ONCEKEY_RAFT_PING_MS", "40"), ("ONCEKEY_RAFT_NODE_TIMEOUT_MS", "900")];
+    let flags = [("raft.ping_ms", "70")];
     let timing = load(&file, &env, &flags).unwrap().node.timing;
-    assert_eq!(timing, Timing { heartbeat_ms: 70, election_min_ms: 300, election_max_ms: 900 });
+    assert_eq!(timing, Timing { ping_ms: 70, node_timeout_ms: 900 });
 }
 
 #[test]
@@ -99,12 +99,8 @@ fn every_error_names_its_key_and_where_it_came_from() {
             "storage.engine is \"rocks\", known are \"fjall\" and \"sled\" (flag)",
         ),
         (
-            in_flag("raft.heartbeat_ms", "400"),
-            "raft.election_min_ms must be at least twice raft.heartbeat_ms, 400 (default)",
-        ),
-        (
-            in_flag("raft.election_min_ms", "600"),
-            "raft.election_max_ms must be above raft.election_min_ms, 600 (default)",
+            in_flag("raft.ping_ms", "100"),
+            "raft.node_timeout_ms must be at least four times raft.ping_ms, 100 (default)",
         ),
         (in_flag("log.format", "xml"), "log.format must be \"text\" or \"json\" (flag)"),
         (

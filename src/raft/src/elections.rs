@@ -1,0 +1,188 @@
+//! When to campaign, and when a leader must be heard.
+//!
+//! openraft's own timers are switched off. A shard without a living leader gets a new one like this:
+//! its living voters line up, in an order that differs from shard to shard so that the shards of a
+//! lost node spread over the others; the first campaigns at once, each further one a step later.
+//!
+//! Guarantees: liveness, as far as nodes can reach each other; a node campaigns only by pre-vote,
+//! and a node that sees a living leader grants none, so a node that is cut off disturbs nobody when
+//! it comes back. Nothing here is needed for safety.
+//!
+//! Leaves out: choosing the best leader; moving leadership while all is well.
+
+use std::{sync::Arc, time::Duration};
+
+use openraft::{metrics::RaftMetrics, raft::VoteRequest};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::{config::Timing, liveness::Liveness, shard::Shard, type_config::TypeConfig};
+
+/// Time between two heartbeats of an idle leader.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+/// Time after a commit until followers that get no further entries hear of it.
+const COMMIT_NEWS_AFTER: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// Drives the elections and heartbeats of all shards of a node.
+pub(crate) struct Elections {
+    me: u64,
+    timing: Timing,
+    liveness: Arc<Liveness>,
+    shards: Vec<(Arc<Shard>, State)>,
+}
+
+/// What is remembered of a shard between two looks.
+struct State {
+    vacant_since: Option<Instant>,
+    campaign_at: Option<Instant>,
+    heartbeat_at: Instant,
+    told_committed: u64,
+}
+
+impl Elections {
+    pub(crate) fn new(
+        me: u64,
+        timing: Timing,
+        liveness: Arc<Liveness>,
+        shards: impl Iterator<Item = Arc<Shard>>,
+    ) -> Self {
+        let state = || State {
+            vacant_since: None,
+            campaign_at: None,
+            heartbeat_at: Instant::now(),
+            told_committed: 0,
+        };
+        let shards = shards.map(|shard| (shard, state())).collect();
+        Self { me, timing, liveness, shards }
+    }
+
+    /// Looks after the shards until dropped.
+    pub(crate) async fn run(mut self) {
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let liveness = Arc::clone(&self.liveness);
+        loop {
+            let found_or_lost = tokio::select! {
+                _ = ticks.tick() => false,
+                () = liveness.changed.notified() => true,
+            };
+            for (shard, state) in &mut self.shards {
+                let metrics = shard.metrics();
+                let result = if metrics.current_leader == Some(self.me) {
+                    state.vacant_since = None;
+                    state.campaign_at = None;
+                    tell(shard, &metrics, state, found_or_lost).await
+                } else if is_vacant(self.me, &self.liveness, shard, &metrics) {
+                    campaign(self.me, self.timing, &self.liveness, shard, &metrics, state).await
+                } else {
+                    state.vacant_since = None;
+                    state.campaign_at = None;
+                    Ok(())
+                };
+                // A group that has ended is noticed by the upkeep.
+                if result.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+type Triggered = Result<(), openraft::errors::Fatal<TypeConfig>>;
+
+/// Whether `shard` has no leader that is alive, as far as this voter can see.
+fn is_vacant(
+    me: u64,
+    liveness: &Liveness,
+    shard: &Shard,
+    metrics: &RaftMetrics<TypeConfig>,
+) -> bool {
+    let voter = metrics.membership_config.voter_ids().any(|voter| voter == me);
+    voter && !liveness.has_leader(shard.id)
+}
+
+/// Campaigns when it is this node's turn.
+async fn campaign(
+    me: u64,
+    timing: Timing,
+    liveness: &Liveness,
+    shard: &Shard,
+    metrics: &RaftMetrics<TypeConfig>,
+    state: &mut State,
+) -> Triggered {
+    let now = Instant::now();
+    let vacant_since = *state.vacant_since.get_or_insert(now);
+    // A leader that is alive but does not list the shard may just have been elected.
+    let settling = match metrics.current_leader {
+        Some(leader) if liveness.is_alive(leader) => Duration::from_millis(timing.ping_ms * 3),
+        Some(_) | None => Duration::ZERO,
+    };
+    let rank = rank(me, liveness, shard, metrics);
+    let step = Duration::from_millis(timing.election_ms() / 2);
+    let campaign_at = state.campaign_at.unwrap_or(vacant_since + settling + step * rank);
+    // Until then every voter's lease of the old leader refuses.
+    let lease = Duration::from_millis(timing.lease_ms());
+    if now < campaign_at || shard.silent_for(Duration::MAX) < lease {
+        return Ok(());
+    }
+    state.campaign_at = Some(now + Duration::from_millis(timing.election_ms()) + step * rank);
+    tracing::info!(shard = %shard.id, term = metrics.current_term + 1, "campaigning");
+    shard.raft.trigger().elect(true).await
+}
+
+/// This node's place among the living voters, in the order of this shard.
+fn rank(me: u64, liveness: &Liveness, shard: &Shard, metrics: &RaftMetrics<TypeConfig>) -> u32 {
+    let mut living: Vec<u64> = metrics
+        .membership_config
+        .voter_ids()
+        .filter(|voter| *voter == me || liveness.is_alive(*voter))
+        .collect();
+    living.sort_unstable();
+    let first = usize::from(shard.id.0) % living.len().max(1);
+    living.rotate_left(first);
+    let rank = living.iter().position(|voter| *voter == me).unwrap_or_default();
+    u32::try_from(rank).unwrap_or(u32::MAX)
+}
+
+/// As the leader: tells followers of commits that no further entry brings them, and a node that was
+/// just found that there is a leader.
+async fn tell(
+    shard: &Shard,
+    metrics: &RaftMetrics<TypeConfig>,
+    state: &mut State,
+    found_or_lost: bool,
+) -> Triggered {
+    let now = Instant::now();
+    let committed = metrics.local_committed.map_or(0, |log_id| log_id.index);
+    if committed != state.told_committed {
+        state.told_committed = committed;
+        state.heartbeat_at = state.heartbeat_at.min(now + COMMIT_NEWS_AFTER);
+    }
+    if !found_or_lost && now < state.heartbeat_at {
+        return Ok(());
+    }
+    state.heartbeat_at = now + HEARTBEAT_EVERY;
+    shard.raft.trigger().heartbeat().await
+}
+
+/// Whether this node refuses a pre-vote because the shard has a leader that is alive.
+pub(crate) fn refuses_pre_vote(
+    me: u64,
+    liveness: &Liveness,
+    shard: &Shard,
+    request: &VoteRequest<TypeConfig>,
+) -> bool {
+    let metrics = shard.metrics();
+    let candidate = request.vote.leader_id.node_id;
+    match metrics.current_leader {
+        Some(leader) if leader == candidate => false,
+        Some(leader) if leader == me => {
+            let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+            let living =
+                voters.iter().filter(|voter| **voter == me || liveness.is_alive(**voter)).count();
+            living > voters.len() / 2
+        }
+        Some(leader) => liveness.leads(leader, shard.id),
+        None => false,
+    }
+}

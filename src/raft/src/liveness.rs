@@ -1,0 +1,146 @@
+//! Which nodes are alive, and which shards they lead.
+//!
+//! One ping goes from each node to each other node, whatever the number of shards; the answer lists
+//! the shards that the asked node leads. It takes the place of heartbeats for each group, whose cost
+//! grows with the number of shards.
+//!
+//! Guarantees: a node is taken for lost when its connection is refused, or when it has not answered
+//! for the node timeout. Being wrong costs an election, never the promise: votes and terms are
+//! Raft's. Leaves out: elections, see `elections`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use oncekey_types::ShardId;
+use parking_lot::Mutex;
+use tokio::{
+    sync::Notify,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use crate::{
+    config::Timing,
+    peer::{CallError, PeerPool, Request, Response},
+};
+
+/// What this node knows of the others.
+pub(crate) struct Liveness {
+    timeout: Duration,
+    peers: Mutex<BTreeMap<u64, Peer>>,
+    /// Wakes the elections when a node was found or lost.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Default)]
+struct Peer {
+    heard: Option<Instant>,
+    /// The connection was refused after it was last heard.
+    refused: bool,
+    leads: BTreeSet<ShardId>,
+}
+
+impl Liveness {
+    pub(crate) fn new(timing: Timing) -> Self {
+        Self {
+            timeout: Duration::from_millis(timing.node_timeout_ms),
+            peers: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Whether `node` was heard lately.
+    pub(crate) fn is_alive(&self, node: u64) -> bool {
+        self.peers.lock().get(&node).is_some_and(|peer| peer.is_alive(self.timeout))
+    }
+
+    /// Whether `node` is alive and says that it leads `shard`.
+    pub(crate) fn leads(&self, node: u64, shard: ShardId) -> bool {
+        let peers = self.peers.lock();
+        peers
+            .get(&node)
+            .is_some_and(|peer| peer.is_alive(self.timeout) && peer.leads.contains(&shard))
+    }
+
+    /// The living nodes that say they lead `shard`.
+    pub(crate) fn has_leader(&self, shard: ShardId) -> bool {
+        let peers = self.peers.lock();
+        peers.values().any(|peer| peer.is_alive(self.timeout) && peer.leads.contains(&shard))
+    }
+
+    fn heard(&self, node: u64, leads: BTreeSet<ShardId>) {
+        let mut peers = self.peers.lock();
+        let peer = peers.entry(node).or_default();
+        let found = !peer.is_alive(self.timeout);
+        *peer = Peer { heard: Some(Instant::now()), refused: false, leads };
+        drop(peers);
+        if found {
+            tracing::info!(node, "node found");
+            self.changed.notify_one();
+        }
+    }
+
+    fn refused(&self, node: u64) {
+        let mut peers = self.peers.lock();
+        let peer = peers.entry(node).or_default();
+        let lost = peer.is_alive(self.timeout);
+        peer.refused = true;
+        drop(peers);
+        if lost {
+            tracing::info!(node, "node lost: its connection is refused");
+            self.changed.notify_one();
+        }
+    }
+}
+
+impl Peer {
+    fn is_alive(&self, timeout: Duration) -> bool {
+        !self.refused && self.heard.is_some_and(|heard| heard.elapsed() < timeout)
+    }
+}
+
+/// Pings all nodes that `pool` knows, until dropped. `contact` is told which shards a node leads
+/// whenever it answers.
+pub(crate) async fn run(
+    pool: Arc<PeerPool>,
+    liveness: Arc<Liveness>,
+    timing: Timing,
+    contact: impl Fn(u64, &BTreeSet<ShardId>),
+) {
+    let mut ticks = interval(Duration::from_millis(timing.ping_ms));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let timeout = Duration::from_millis(timing.node_timeout_ms);
+    let mut asked = BTreeSet::new();
+    let mut pings = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Some(Ok((node, answer))) = pings.join_next() => {
+                asked.remove(&node);
+                match answer {
+                    Ok(Response::Pong { leads }) => {
+                        let leads: BTreeSet<ShardId> = leads.into_iter().map(ShardId).collect();
+                        contact(node, &leads);
+                        liveness.heard(node, leads);
+                        continue;
+                    }
+                    Err(CallError::Unreachable(_)) => {
+                        liveness.refused(node);
+                        continue;
+                    }
+                    // The connection broke: find out at once whether there is a new one.
+                    Err(CallError::Closed) => {}
+                    Ok(_) | Err(_) => continue,
+                }
+            }
+        }
+        for node in pool.others().into_keys().filter(|node| asked.insert(*node)).collect::<Vec<_>>()
+        {
+            let pool = Arc::clone(&pool);
+            pings.spawn(async move { (node, pool.call(node, Request::Ping, timeout).await) });
+        }
+    }
+}
