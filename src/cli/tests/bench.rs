@@ -21,7 +21,7 @@ fn a_local_cluster_is_measured_loses_its_leader_and_issues_no_key_twice() {
     let (json, svg) = (dir.path().join("bench.json"), dir.path().join("bench.svg"));
     let output = Command::new(env!("CARGO_BIN_EXE_oncekey"))
         .args(["bench", "--local", "--shards", "2", "--clients", "1,8", "--runs", "1"])
-        .args(["--warm-up-ms", "100", "--duration-ms", "300", "--opks", "1000"])
+        .args(["--warm-up-ms", "200", "--duration-ms", "2000", "--opks", "1000"])
         .args(["--noop", "--kill-leader"])
         .arg("--json")
         .arg(&json)
