@@ -19,12 +19,16 @@ use oncekey_store::{
     outcome::Outcome,
 };
 use oncekey_types::{LogIndex, TimestampMs, limits};
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{
+    ReadPolicy,
+    errors::{ClientWriteError, RaftError},
+    raft::ClientWriteResponse,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     error::{Fault, FaultSink},
-    type_config::{Proposal, Raft},
+    type_config::{Proposal, Raft, TypeConfig},
 };
 
 /// Bytes of commands after which a batch is closed; one command more may be in it.
@@ -133,18 +137,37 @@ impl Proposer {
     }
 
     async fn write(&self, batch: Vec<u8>) -> Result<(Vec<Outcome>, LogIndex), Rejected> {
-        match self.raft.client_write(Proposal(batch.into())).await {
-            Ok(written) => Ok((written.data.0, LogIndex(written.log_id.index))),
-            Err(RaftError::APIError(
-                ClientWriteError::ForwardToLeader(forward)
-                | ClientWriteError::LogEntryDiscarded(forward),
-            )) => Err(Rejected::NotLeader { leader: forward.leader_id }),
-            Err(RaftError::APIError(
-                ClientWriteError::ChangeMembershipError(_)
-                | ClientWriteError::PreconditionFailed(_),
-            )) => Err(Rejected::NotLeader { leader: None }),
-            Err(RaftError::Fatal(_)) => Err(Rejected::Stopped),
+        let proposal = Proposal(batch.into());
+        match self.raft.client_write(proposal.clone()).await {
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))
+                if forward.leader_id.is_none() && self.raft.is_leader() =>
+            {
+                // A leader that was idle longer than its lease must hear from a quorum before it
+                // takes a write. Nothing was proposed yet.
+                if self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await.is_err() {
+                    return Err(Rejected::NotLeader { leader: None });
+                }
+                written(self.raft.client_write(proposal).await)
+            }
+            result => written(result),
         }
+    }
+}
+
+type Written =
+    Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
+
+fn written(result: Written) -> Result<(Vec<Outcome>, LogIndex), Rejected> {
+    match result {
+        Ok(written) => Ok((written.data.0, LogIndex(written.log_id.index))),
+        Err(RaftError::APIError(
+            ClientWriteError::ForwardToLeader(forward)
+            | ClientWriteError::LogEntryDiscarded(forward),
+        )) => Err(Rejected::NotLeader { leader: forward.leader_id }),
+        Err(RaftError::APIError(
+            ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_),
+        )) => Err(Rejected::NotLeader { leader: None }),
+        Err(RaftError::Fatal(_)) => Err(Rejected::Stopped),
     }
 }
 

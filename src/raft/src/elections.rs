@@ -19,8 +19,6 @@ use crate::{config::Timing, liveness::Liveness, shard::Shard, type_config::TypeC
 
 /// Time between two heartbeats of an idle leader.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
-/// Time after a commit until followers that get no further entries hear of it.
-const COMMIT_NEWS_AFTER: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// Drives the elections and heartbeats of all shards of a node.
@@ -36,7 +34,6 @@ struct State {
     vacant_since: Option<Instant>,
     campaign_at: Option<Instant>,
     heartbeat_at: Instant,
-    told_committed: u64,
 }
 
 impl Elections {
@@ -46,12 +43,8 @@ impl Elections {
         liveness: Arc<Liveness>,
         shards: impl Iterator<Item = Arc<Shard>>,
     ) -> Self {
-        let state = || State {
-            vacant_since: None,
-            campaign_at: None,
-            heartbeat_at: Instant::now(),
-            told_committed: 0,
-        };
+        let state =
+            || State { vacant_since: None, campaign_at: None, heartbeat_at: Instant::now() };
         let shards = shards.map(|shard| (shard, state())).collect();
         Self { me, timing, liveness, shards }
     }
@@ -71,7 +64,7 @@ impl Elections {
                 let result = if metrics.current_leader == Some(self.me) {
                     state.vacant_since = None;
                     state.campaign_at = None;
-                    tell(shard, &metrics, state, found_or_lost).await
+                    tell(shard, state, found_or_lost).await
                 } else if is_vacant(self.me, &self.liveness, shard, &metrics) {
                     campaign(self.me, self.timing, &self.liveness, shard, &metrics, state).await
                 } else {
@@ -144,20 +137,9 @@ fn rank(me: u64, liveness: &Liveness, shard: &Shard, metrics: &RaftMetrics<TypeC
     u32::try_from(rank).unwrap_or(u32::MAX)
 }
 
-/// As the leader: tells followers of commits that no further entry brings them, and a node that was
-/// just found that there is a leader.
-async fn tell(
-    shard: &Shard,
-    metrics: &RaftMetrics<TypeConfig>,
-    state: &mut State,
-    found_or_lost: bool,
-) -> Triggered {
+/// As the leader: is heard now and then, and at once by a node that was just found.
+async fn tell(shard: &Shard, state: &mut State, found_or_lost: bool) -> Triggered {
     let now = Instant::now();
-    let committed = metrics.local_committed.map_or(0, |log_id| log_id.index);
-    if committed != state.told_committed {
-        state.told_committed = committed;
-        state.heartbeat_at = state.heartbeat_at.min(now + COMMIT_NEWS_AFTER);
-    }
     if !found_or_lost && now < state.heartbeat_at {
         return Ok(());
     }
