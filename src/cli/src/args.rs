@@ -35,8 +35,10 @@ pub(crate) enum Command {
     Bench(Bench),
     #[command(name = "bench-noop", hide = true)]
     BenchNoop(BenchNoop),
+    /// Print an example configuration in which every key is explained.
     Config,
     Completions(Completions),
+    /// Answer questions about the handshake, one JSON object on each line of standard input.
     #[cfg(feature = "conformance")]
     Conformance,
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use oncekey_server::{RunError, config};
+use oncekey_server::{RunError, StartError, config};
 
 /// The command failed.
 const FAILED: u8 = 1;
@@ -15,7 +15,9 @@ const FAULT: u8 = 3;
 pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if error.is::<config::Error>() {
         USAGE
-    } else if error.is::<RunError>() {
+    } else if error.is::<RunError>()
+        || error.downcast_ref::<StartError>().is_some_and(StartError::is_fault)
+    {
         FAULT
     } else {
         FAILED

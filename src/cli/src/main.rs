@@ -20,6 +20,10 @@ use clap::{CommandFactory, Parser};
 
 use args::{Arguments, Command};
 
+// A node allocates on many threads at once; glibc's arenas contend there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments.command) {

@@ -43,6 +43,17 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    /// Whether the disk or what is on it is the reason, so that starting again will not help.
+    #[must_use]
+    pub fn is_fault(&self) -> bool {
+        match self {
+            Self::Log(_) | Self::State(_) | Self::Shard { .. } => true,
+            Self::Identity(_) | Self::Listen { .. } | Self::Config(_) => false,
+        }
+    }
+}
+
 /// A local fault: the disk, a damaged record, a disk that is not the one this node had. The node
 /// must end; nothing it holds is trusted further.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -396,7 +396,8 @@ fn open_disk_blocking(config: &NodeConfig, faults: &FaultSink) -> Result<OpenedD
         StartError::Identity(format!("cannot make the folder {}: {error}", dir.display()))
     })?;
     // The log's folder is locked from here on: no other process can open the node.
-    let disk = RealDisk::open(dir.join("log")).map_err(|error| StartError::Log(chain(&error)))?;
+    let disk =
+        RealDisk::open(dir.join("log")).map_err(|error| StartError::Identity(chain(&error)))?;
     let identity = Identity::open(dir, &config.cluster, config.node, config.shards)?;
     let options = WalOptions { segment_bytes: config.wal_segment_bytes, ..WalOptions::default() };
     let sink = faults.clone();

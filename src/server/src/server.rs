@@ -39,6 +39,17 @@ pub enum StartError {
     Node(#[from] oncekey_raft::StartError),
 }
 
+impl StartError {
+    /// Whether the disk or what is on it is the reason, so that starting again will not help.
+    #[must_use]
+    pub fn is_fault(&self) -> bool {
+        match self {
+            Self::Listen { .. } => false,
+            Self::Node(error) => error.is_fault(),
+        }
+    }
+}
+
 /// Why a node ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
