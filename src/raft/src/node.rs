@@ -503,6 +503,9 @@ fn raft_config(config: &NodeConfig) -> Result<openraft::Config, StartError> {
         // Appends must never wait for a place in the queue: they would lose their order.
         api_channel_size: Some(16 * 1024),
         enable_pre_vote: Some(true),
+        // The state is not synced at every apply: a leader that restarts must be elected anew
+        // before it can tell what was committed.
+        enable_leader_restore: Some(false),
         ..openraft::Config::default()
     }
     .validate()

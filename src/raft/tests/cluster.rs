@@ -39,10 +39,14 @@ struct Cluster {
 
 impl Cluster {
     async fn start(log_entries_max: u64) -> Self {
-        let members = (1..=3).map(|id| (NodeId(id), free_member())).collect();
+        Self::of(3, log_entries_max).await
+    }
+
+    async fn of(nodes: u64, log_entries_max: u64) -> Self {
+        let members = (1..=nodes).map(|id| (NodeId(id), free_member())).collect();
         let dir = tempfile::tempdir().unwrap();
         let mut cluster = Self { dir, members, log_entries_max, nodes: BTreeMap::new() };
-        for id in 1..=3 {
+        for id in 1..=nodes {
             cluster.start_node(NodeId(id)).await.unwrap();
         }
         cluster
@@ -322,4 +326,26 @@ async fn a_stranger_on_the_peer_port_is_turned_away_and_harms_nobody() {
     }
     submit(&cluster.nodes[&NodeId(1)], register()).await;
     assert_eq!(issued(&submit(&cluster.nodes[&NodeId(2)], dispense(1)).await), (1, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_restarts_is_elected_anew_before_it_leads() {
+    let mut cluster = Cluster::of(1, 1000).await;
+    let terms = |cluster: &Cluster| {
+        let status = cluster.nodes[&NodeId(1)].status();
+        status.shards.iter().map(|shard| shard.term).collect::<Vec<_>>()
+    };
+    let before = terms(&cluster);
+    cluster.stop(NodeId(1)).await;
+    cluster.start_node(NodeId(1)).await.unwrap();
+    cluster
+        .wait("every shard has a leader", |node| {
+            node.status().shards.iter().all(|shard| shard.leader.is_some())
+        })
+        .await;
+    let after = terms(&cluster);
+    assert!(
+        before.iter().zip(&after).all(|(before, after)| before < after),
+        "{before:?} {after:?}"
+    );
 }
