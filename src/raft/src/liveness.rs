@@ -40,6 +40,8 @@ struct Peer {
     heard: Option<Instant>,
     /// The connection was refused after it was last heard.
     refused: bool,
+    /// Whether the operator was told that the node is there.
+    reported: bool,
     leads: BTreeSet<ShardId>,
 }
 
@@ -73,25 +75,31 @@ impl Liveness {
 
     fn heard(&self, node: u64, leads: BTreeSet<ShardId>) {
         let mut peers = self.peers.lock();
-        let peer = peers.entry(node).or_default();
-        let found = !peer.is_alive(self.timeout);
-        *peer = Peer { heard: Some(Instant::now()), refused: false, leads };
-        drop(peers);
-        if found {
-            tracing::info!(node, "node found");
-            self.changed.notify_one();
-        }
+        let reported = peers.get(&node).is_some_and(|peer| peer.reported);
+        let peer = Peer { heard: Some(Instant::now()), refused: false, reported, leads };
+        peers.insert(node, peer);
     }
 
     fn refused(&self, node: u64) {
-        let mut peers = self.peers.lock();
-        let peer = peers.entry(node).or_default();
-        let lost = peer.is_alive(self.timeout);
-        peer.refused = true;
-        drop(peers);
-        if lost {
-            tracing::info!(node, "node lost: its connection is refused");
+        self.peers.lock().entry(node).or_default().refused = true;
+    }
+
+    /// Tells the operator and the elections of nodes that were found or lost.
+    fn report(&self) {
+        for (node, peer) in self.peers.lock().iter_mut() {
+            let alive = peer.is_alive(self.timeout);
+            if alive == peer.reported {
+                continue;
+            }
+            peer.reported = alive;
             self.changed.notify_one();
+            if alive {
+                tracing::info!(node, "node found");
+            } else if peer.refused {
+                tracing::warn!(node, "node lost: it refuses connections");
+            } else {
+                tracing::warn!(node, timeout = ?self.timeout, "node lost: it is silent");
+            }
         }
     }
 }
@@ -116,24 +124,24 @@ pub(crate) async fn run(
     let mut asked = BTreeSet::new();
     let mut pings = JoinSet::new();
     loop {
+        liveness.report();
         tokio::select! {
             _ = ticks.tick() => {}
             Some(Ok((node, answer))) = pings.join_next() => {
                 asked.remove(&node);
+                let broken = matches!(answer, Err(CallError::Closed));
                 match answer {
                     Ok(Response::Pong { leads }) => {
                         let leads: BTreeSet<ShardId> = leads.into_iter().map(ShardId).collect();
                         contact(node, &leads);
                         liveness.heard(node, leads);
-                        continue;
                     }
-                    Err(CallError::Unreachable(_)) => {
-                        liveness.refused(node);
-                        continue;
-                    }
-                    // The connection broke: find out at once whether there is a new one.
-                    Err(CallError::Closed) => {}
-                    Ok(_) | Err(_) => continue,
+                    Err(CallError::Unreachable(_)) => liveness.refused(node),
+                    Ok(_) | Err(_) => {}
+                }
+                // A connection that broke is tried again at once; all else waits for its turn.
+                if !broken {
+                    continue;
                 }
             }
         }
