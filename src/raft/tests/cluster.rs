@@ -6,7 +6,7 @@
     reason = "helpers of tests fail by panicking, as tests do"
 )]
 
-use std::{collections::BTreeMap, net::TcpListener, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use oncekey_raft::{EngineKind, Member, Node, NodeConfig, StartError, SubmitError, Timing};
 use oncekey_store::{
@@ -24,6 +24,7 @@ use oncekey_types::{
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
     time::Instant,
 };
 
@@ -33,6 +34,7 @@ const KEYS: u32 = 100;
 struct Cluster {
     dir: TempDir,
     members: BTreeMap<NodeId, Member>,
+    _ports: Vec<TcpSocket>,
     log_entries_max: u64,
     nodes: BTreeMap<NodeId, Node>,
 }
@@ -43,9 +45,15 @@ impl Cluster {
     }
 
     async fn of(nodes: u64, log_entries_max: u64) -> Self {
-        let members = (1..=nodes).map(|id| (NodeId(id), free_member())).collect();
+        let (members, ports) = (1..=nodes)
+            .map(|id| {
+                let (member, port) = hold_port();
+                ((NodeId(id), member), port)
+            })
+            .unzip();
         let dir = tempfile::tempdir().unwrap();
-        let mut cluster = Self { dir, members, log_entries_max, nodes: BTreeMap::new() };
+        let mut cluster =
+            Self { dir, members, _ports: ports, log_entries_max, nodes: BTreeMap::new() };
         for id in 1..=nodes {
             cluster.start_node(NodeId(id)).await.unwrap();
         }
@@ -106,9 +114,14 @@ impl Cluster {
     }
 }
 
-fn free_member() -> Member {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    Member { peer: listener.local_addr().unwrap().to_string(), public: String::new() }
+/// A port of this machine, held by a socket that never listens: nobody else is given it, and a node
+/// may listen there, because both set `SO_REUSEADDR`.
+fn hold_port() -> (Member, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let peer = socket.local_addr().unwrap().to_string();
+    (Member { peer, public: String::new() }, socket)
 }
 
 fn bob() -> UserId {
@@ -264,7 +277,7 @@ async fn a_node_without_its_disk_is_turned_away_and_replaced_under_a_new_id() {
     assert!(fault.to_string().contains("must not vote under its old id"), "{fault}");
     wiped.shutdown().await;
 
-    let member = free_member();
+    let (member, _port) = hold_port();
     cluster.members.insert(NodeId(4), member.clone());
     let mut config = cluster.config(NodeId(4));
     config.members = BTreeMap::new();
