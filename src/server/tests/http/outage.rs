@@ -1,24 +1,30 @@
 //! What one node of three answers when the others are gone.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use futures_util::future::join_all;
 use oncekey_raft::Member;
 use oncekey_types::NodeId;
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 
 use crate::support::{Device, Fixture, Request, config, eventually};
 
-/// Addresses that were free a moment ago; nodes must know each other's before they start.
-fn free_addresses(number: usize) -> Vec<SocketAddr> {
-    let listeners: Vec<_> =
-        (0..number).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap()).collect()
+/// Addresses held by sockets that never listen: nobody else is given them, and a node may listen
+/// there, because both set `SO_REUSEADDR`. Nodes must know each other's before they start.
+fn hold_addresses(number: usize) -> (Vec<SocketAddr>, Vec<TcpSocket>) {
+    let hold = |_| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        (socket.local_addr().unwrap(), socket)
+    };
+    (0..number).map(hold).unzip()
 }
 
 /// Three nodes of one cluster.
-async fn three_nodes() -> Vec<Fixture> {
-    let peers = free_addresses(3);
+async fn three_nodes() -> (Vec<Fixture>, Vec<TcpSocket>) {
+    let (peers, held) = hold_addresses(3);
     let ids = [1, 2, 3].map(NodeId);
     let members = ids.into_iter().zip(&peers).map(|(id, peer)| {
         (id, Member { peer: peer.to_string(), public: format!("node-{id}.example:8080") })
@@ -34,12 +40,12 @@ async fn three_nodes() -> Vec<Fixture> {
         config.http.write_timeout = std::time::Duration::from_secs(1);
         Fixture::serve(config, disk)
     });
-    join_all(nodes).await
+    (join_all(nodes).await, held)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_quorum_a_node_answers_from_its_replica_and_pops_nothing() {
-    let mut nodes = three_nodes().await;
+    let (mut nodes, _held) = three_nodes().await;
     let mut bob = Device::new("bob", 1);
     let register = bob.register(3);
     eventually(async || {
