@@ -33,8 +33,8 @@ use crate::{
     liveness::{self, Liveness},
     log_store::LogStore,
     machine::{Machine, read_header},
-    members::{self, ReplaceFailure},
-    peer::{Inbound, NetworkFactory, PeerPool, Request, Response, ShardRequest},
+    members::{self, Replacement},
+    peer::{Inbound, NetworkFactory, PeerPool},
     router::{Committed, LocalRead, OUTAGE_AFTER, Read, Router},
     service::Services,
     shard::Shard,
@@ -44,8 +44,6 @@ use crate::{
     upkeep,
 };
 
-/// Time between two attempts to replace a node.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Time in which the shards that a stopping node leads should find new leaders.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -243,70 +241,13 @@ impl Node {
         member: Member,
         deadline: Instant,
     ) -> Result<(), ReplaceError> {
+        let replacement = Replacement { old: old.0, new: new.0, member };
         for shard in self.inner.router.shards.values() {
-            self.replace_in_shard(shard, old, new, &member, deadline).await?;
+            let me = self.inner.identity.node().0;
+            members::replace_wherever_led(me, shard, &self.inner.pool, &replacement, deadline)
+                .await?;
         }
         Ok(())
-    }
-
-    async fn replace_in_shard(
-        &self,
-        shard: &Shard,
-        old: NodeId,
-        new: NodeId,
-        member: &Member,
-        deadline: Instant,
-    ) -> Result<(), ReplaceError> {
-        let me = self.inner.identity.node().0;
-        let mut hint = None;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let leader = hint.take().or_else(|| shard.leader());
-            let failure = if leader == Some(me) {
-                let replacing = members::replace(me, shard, &self.inner.pool, old.0, new.0, member);
-                match tokio::time::timeout(left, replacing).await {
-                    Ok(Ok(())) => return Ok(()),
-                    Ok(Err(failure)) => failure,
-                    Err(_) => ReplaceFailure::Other("no quorum in time".to_owned()),
-                }
-            } else if let Some(leader) = leader {
-                let replace =
-                    ShardRequest::Replace { old: old.0, new: new.0, member: member.clone() };
-                let request = Request::Shard(shard.id.0, replace);
-                match self.inner.pool.call(leader, request, left).await {
-                    Ok(Response::Replaced) => return Ok(()),
-                    Ok(Response::NotLeader { leader }) => ReplaceFailure::NotLeader { leader },
-                    Ok(Response::NotAMember) => ReplaceFailure::NotAMember,
-                    Ok(Response::NotMet { by }) => ReplaceFailure::NotMet { by },
-                    Ok(Response::Failed { reason }) => ReplaceFailure::Other(reason),
-                    Ok(_) => ReplaceFailure::Other("an answer to another question".to_owned()),
-                    Err(error) => ReplaceFailure::Other(error.to_string()),
-                }
-            } else {
-                ReplaceFailure::NotLeader { leader: None }
-            };
-            if let ReplaceFailure::NotAMember = failure {
-                return Err(ReplaceError::NotAMember { node: old });
-            }
-            if Instant::now() + RETRY_PAUSE >= deadline {
-                return Err(match failure {
-                    ReplaceFailure::NotMet { by } => {
-                        ReplaceError::NotMet { node: new, by: NodeId(by) }
-                    }
-                    ReplaceFailure::NotLeader { .. } | ReplaceFailure::NotAMember => {
-                        let reason = "no leader was found in time".to_owned();
-                        ReplaceError::Shard { shard: shard.id, reason }
-                    }
-                    ReplaceFailure::Other(reason) => {
-                        ReplaceError::Shard { shard: shard.id, reason }
-                    }
-                });
-            }
-            if let ReplaceFailure::NotLeader { leader: Some(leader) } = failure {
-                hint = Some(leader);
-            }
-            tokio::time::sleep(RETRY_PAUSE).await;
-        }
     }
 
     /// Ends when the node has had a local fault. The process must end then.

@@ -21,7 +21,7 @@ use crate::{
     error::chain,
     identity::Identity,
     liveness::Liveness,
-    members::{self, ReplaceFailure},
+    members,
     peer::{PeerPool, Request, Response, Service, ShardRequest},
     router::Router,
     shard::Shard,
@@ -111,15 +111,9 @@ impl Services {
                 Ok((answer, index)) => Response::Answered { answer, index: index.0 },
                 Err(rejected) => from_rejected(&rejected),
             },
-            ShardRequest::Replace { old, new, member } => {
+            ShardRequest::Replace(replacement) => {
                 let me = self.identity.node().0;
-                match members::replace(me, shard, &self.pool, old, new, &member).await {
-                    Ok(()) => Response::Replaced,
-                    Err(ReplaceFailure::NotLeader { leader }) => Response::NotLeader { leader },
-                    Err(ReplaceFailure::NotAMember) => Response::NotAMember,
-                    Err(ReplaceFailure::NotMet { by }) => Response::NotMet { by },
-                    Err(ReplaceFailure::Other(reason)) => Response::Failed { reason },
-                }
+                Response::Replaced(members::replace(me, shard, &self.pool, &replacement).await)
             }
         }
     }

@@ -27,6 +27,7 @@ use tokio_util::codec::LengthDelimitedCodec;
 use crate::{
     config::Member,
     identity::Incarnation,
+    members::{ReplaceFailure, Replacement},
     type_config::{TypeConfig, Vote},
 };
 
@@ -100,12 +101,8 @@ pub(crate) enum ShardRequest {
     Submit(Box<Command>),
     /// Read, if the asked node leads the shard.
     Query(Query),
-    /// Put `new` in the place of `old` in the membership, if the asked node leads the shard.
-    Replace {
-        old: u64,
-        new: u64,
-        member: Member,
-    },
+    /// Replace a member, if the asked node leads the shard.
+    Replace(Replacement),
 }
 
 /// What a node answers.
@@ -135,13 +132,7 @@ pub(crate) enum Response {
         met: Vec<u64>,
         members: BTreeMap<u64, Member>,
     },
-    Replaced,
-    /// Neither node is a member of the shard.
-    NotAMember,
-    /// The new node has not been met by this voter.
-    NotMet {
-        by: u64,
-    },
+    Replaced(Result<(), ReplaceFailure>),
     /// The asked node does not lead the shard; perhaps it knows who does.
     NotLeader {
         leader: Option<u64>,
