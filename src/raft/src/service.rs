@@ -12,7 +12,7 @@ use std::{
 
 use oncekey_storage::state::StateEngine;
 use oncekey_types::{NodeId, ShardId};
-use openraft::raft::VoteResponse;
+use openraft::raft::{AppendEntriesResponse, VoteResponse};
 
 use crate::{
     batcher::Rejected,
@@ -70,7 +70,10 @@ impl Services {
         match request {
             ShardRequest::Append(rpc) => match shard.raft.append_entries(rpc).await {
                 Ok(response) => {
-                    shard.heard();
+                    // A leader that was deposed is not a leader heard.
+                    if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+                        shard.heard();
+                    }
                     Response::Append(response)
                 }
                 Err(error) => failed(&error),

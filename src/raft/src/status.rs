@@ -44,7 +44,7 @@ pub struct ShardStatus {
     pub voters: Vec<NodeId>,
     /// Nodes that catch up before they vote.
     pub learners: Vec<NodeId>,
-    /// Whether a leader, or as a leader a quorum, was heard within an election timeout.
+    /// Whether a leader, or as a leader a quorum, was heard in the last seconds.
     pub in_contact: bool,
 }
 

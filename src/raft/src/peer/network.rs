@@ -2,8 +2,7 @@
 //!
 //! Guarantees: appends of a shard to a follower are pipelined, up to [`PIPELINE_MAX`] without an
 //! answer, and their answers come back in order; a pre-vote asks the peer and is not granted when
-//! the peer is silent. Leaves out: the choice of deadlines, which openraft makes from the
-//! heartbeat.
+//! the peer is silent. Leaves out: the time limits of votes, which openraft is configured with.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
