@@ -15,7 +15,7 @@ use futures_util::{Stream, TryStreamExt};
 use oncekey_storage::state::{EngineError, ShardSpace, ShardView, StateEngine};
 use oncekey_store::{
     codec::entry,
-    state::{ReadFault, Record, StateRead},
+    state::{ReadFault, Record, StateRead, StateScan},
 };
 use oncekey_types::LogIndex;
 use openraft::{
@@ -37,17 +37,15 @@ impl StateRead for Records<'_, ShardSpace> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadFault> {
         self.0.get(key).map_err(read_fault)
     }
-
-    fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Record>, ReadFault> {
-        self.0.range(from, Some(to), limit).map_err(read_fault)
-    }
 }
 
 impl StateRead for Records<'_, ShardView> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadFault> {
         self.0.get(key).map_err(read_fault)
     }
+}
 
+impl StateScan for Records<'_, ShardView> {
     fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Record>, ReadFault> {
         self.0.range(from, Some(to), limit).map_err(read_fault)
     }

@@ -23,7 +23,7 @@ use crate::{
     ApplyFault,
     codec::EncodeError,
     record::{CorruptRecord, KEY_SPACE, Kind},
-    state::{ReadFault, Record, StateRead},
+    state::{ReadFault, Record, StateScan},
 };
 
 /// Version of the stream. The records in it have versions of their own.
@@ -68,7 +68,7 @@ impl Writer {
     /// # Errors
     ///
     /// [`ApplyFault`] when the state cannot be read or has a record that does not belong there.
-    pub fn next_chunk(&mut self, state: &impl StateRead) -> Result<Option<Vec<u8>>, ApplyFault> {
+    pub fn next_chunk(&mut self, state: &impl StateScan) -> Result<Option<Vec<u8>>, ApplyFault> {
         if self.step == WriterStep::Records && !self.fill(state)? {
             self.step = WriterStep::Trailer;
         }
@@ -89,7 +89,7 @@ impl Writer {
         Ok(Some(chunk))
     }
 
-    fn records_chunk(&mut self, state: &impl StateRead) -> Result<Vec<u8>, ApplyFault> {
+    fn records_chunk(&mut self, state: &impl StateScan) -> Result<Vec<u8>, ApplyFault> {
         let mut chunk = vec![RECORDS];
         while chunk.len() < SNAPSHOT_CHUNK_BYTES && self.fill(state)? {
             if let Some((key, value)) = self.pending.pop_front() {
@@ -101,7 +101,7 @@ impl Writer {
     }
 
     /// Whether there is a record to come.
-    fn fill(&mut self, state: &impl StateRead) -> Result<bool, ReadFault> {
+    fn fill(&mut self, state: &impl StateScan) -> Result<bool, ReadFault> {
         if self.pending.is_empty() {
             self.pending = state.range(&self.from, KEY_SPACE.1, READ_RECORDS)?.into();
             if let Some((last, _)) = self.pending.back() {
@@ -245,7 +245,7 @@ impl Reader {
 /// # Errors
 ///
 /// [`ApplyFault`] when this node cannot tell.
-pub fn state_digest(state: &impl StateRead) -> Result<[u8; 32], ApplyFault> {
+pub fn state_digest(state: &impl StateScan) -> Result<[u8; 32], ApplyFault> {
     let mut hash = Sha256::new();
     let mut records = Writer { from: KEY_SPACE.0.to_vec(), ..Writer::default() };
     while records.fill(state)? {

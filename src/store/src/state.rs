@@ -1,11 +1,12 @@
 //! Where the records of a shard live, seen from the state machine.
 //!
-//! Guarantees: the state machine reads through [`StateRead`] and writes nothing; its changes are a
-//! [`Changes`] that the caller commits in one atomic batch. Leaves out: durability.
+//! Guarantees: the state machine reads single records through [`StateRead`] and writes nothing; its
+//! changes are a [`Changes`] that the caller commits in one atomic batch. Only a snapshot needs the
+//! order of the records, [`StateScan`]. Leaves out: durability.
 
 use std::{collections::BTreeMap, ops::Bound};
 
-/// Ordered key-value records of one shard.
+/// The records of one shard, by key.
 pub trait StateRead {
     /// The value of `key`.
     ///
@@ -13,7 +14,10 @@ pub trait StateRead {
     ///
     /// [`ReadFault`] when the engine cannot tell; the node must stop.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadFault>;
+}
 
+/// All records of one shard, in order.
+pub trait StateScan: StateRead {
     /// Up to `limit` records with `from <= key < to`, in the order of their keys.
     ///
     /// # Errors
@@ -65,7 +69,9 @@ impl StateRead for MemoryState {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadFault> {
         Ok(self.0.get(key).cloned())
     }
+}
 
+impl StateScan for MemoryState {
     fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Record>, ReadFault> {
         let from_here = self.0.range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
         let records = from_here.take_while(|(key, _)| key.as_slice() < to).take(limit);
