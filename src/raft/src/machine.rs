@@ -1,18 +1,18 @@
 //! openraft's state machine of one shard: the rules of `oncekey-store` over the records of
 //! `oncekey-storage`.
 //!
-//! Guarantees: an entry's changes and its log id are committed in one atomic batch, so an entry is
-//! applied exactly once, whatever happens in between; a snapshot is only reported built when the
+//! Guarantees: an entry's changes and its log id are committed together, so an entry is applied
+//! exactly once to whatever of the state a crash leaves; a snapshot is only reported built when the
 //! state it stands for is durable, so the log is never purged ahead of the disk; a fault of the
 //! engine or a damaged record ends the node and never becomes an outcome.
 //!
-//! Leaves out: durability of each apply. After a power cut the state may be older than before; the
-//! log rebuilds it.
+//! Leaves out: durability of each apply. After a crash the state may be older than before; the log
+//! rebuilds it.
 
 use std::io;
 
 use futures_util::{Stream, TryStreamExt};
-use oncekey_storage::state::{EngineError, ShardSpace, ShardView, StateEngine};
+use oncekey_storage::state::{EngineError, ShardReader, ShardSpace, ShardView, StateEngine};
 use oncekey_store::{
     codec::entry,
     state::{ReadFault, Record, StateRead, StateScan},
@@ -33,7 +33,7 @@ use crate::{
 /// Records of a shard as the state machine reads them.
 pub(crate) struct Records<'a, R>(pub(crate) &'a R);
 
-impl StateRead for Records<'_, ShardSpace> {
+impl StateRead for Records<'_, ShardReader<'_>> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadFault> {
         self.0.get(key).map_err(read_fault)
     }
@@ -82,7 +82,7 @@ impl Machine {
             EntryPayload::Normal(proposal) => {
                 let batch = entry::decode(&proposal.0)?;
                 let index = LogIndex(entry.log_id.index);
-                let applied = oncekey_store::apply(&Records(&self.space), index, &batch)?;
+                let applied = oncekey_store::apply(&Records(&self.space.read()), index, &batch)?;
                 outcomes = applied.outcomes;
                 changes.extend(applied.changes.0);
             }
@@ -99,7 +99,20 @@ impl Machine {
         } else {
             self.space.commit(changes, &header)?;
         }
+        if self.space.is_flush_due() {
+            self.flush();
+        }
         Ok(Outcomes(outcomes))
+    }
+
+    /// Hands what has been committed to the engine, beside everything else.
+    fn flush(&self) {
+        let (space, faults) = (self.space.clone(), self.faults.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = space.flush() {
+                faults.raise_io(&error);
+            }
+        });
     }
 }
 
@@ -107,7 +120,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The header of `space`; the default one for a shard that has no state yet.
 pub(crate) fn read_header(space: &ShardSpace) -> Result<StateHeader, BoxError> {
-    Ok(space.header()?.map(|bytes| decode_header(&bytes)).transpose()?.unwrap_or_default())
+    Ok(space.header().map(|bytes| decode_header(&bytes)).transpose()?.unwrap_or_default())
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {
@@ -133,11 +146,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder {
-            engine: self.engine.clone(),
-            space: self.space.clone(),
-            faults: self.faults.clone(),
-        }
+        SnapshotBuilder { space: self.space.clone(), faults: self.faults.clone() }
     }
 
     async fn install_snapshot(
@@ -165,7 +174,6 @@ impl RaftStateMachine<TypeConfig> for Machine {
 /// Makes the state durable and calls that a snapshot: the state on disk is its own snapshot, and
 /// a copy is only made when a follower asks for one.
 pub(crate) struct SnapshotBuilder {
-    engine: StateEngine,
     space: ShardSpace,
     faults: FaultSink,
 }
@@ -174,11 +182,11 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = ShardSnapshot;
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf, io::Error> {
-        let (engine, space) = (self.engine.clone(), self.space.clone());
+        let space = self.space.clone();
         let built = tokio::task::spawn_blocking(move || -> Result<StateHeader, BoxError> {
             // Read first: what is committed before the checkpoint is durable after it.
             let header = read_header(&space)?;
-            engine.checkpoint()?;
+            space.checkpoint()?;
             Ok(header)
         })
         .await

@@ -145,15 +145,15 @@ impl Services {
         }
     }
 
-    fn open_snapshot(&self, shard: u16) -> Response {
-        let opened = self
-            .engine
-            .shard(ShardId(shard))
-            .map_err(|error| chain(&error))
-            .and_then(|space| self.transfers.open(&space).map_err(|error| chain(&*error)));
-        match opened {
-            Ok((transfer, header)) => Response::SnapshotOpened { transfer, header },
-            Err(reason) => Response::Failed { reason },
+    async fn open_snapshot(self: Arc<Self>, shard: u16) -> Response {
+        let opened = tokio::task::spawn_blocking(move || {
+            let space = self.engine.shard(ShardId(shard)).map_err(|error| chain(&error))?;
+            self.transfers.open(&space).map_err(|error| chain(&*error))
+        });
+        match opened.await {
+            Ok(Ok((transfer, header))) => Response::SnapshotOpened { transfer, header },
+            Ok(Err(reason)) => Response::Failed { reason },
+            Err(error) => Response::Failed { reason: error.to_string() },
         }
     }
 
@@ -184,7 +184,7 @@ impl Service for Services {
                     None => Response::Failed { reason: format!("shard {shard} has not started") },
                 }
             }),
-            Request::OpenSnapshot { shard } => Box::pin(async move { self.open_snapshot(shard) }),
+            Request::OpenSnapshot { shard } => Box::pin(self.open_snapshot(shard)),
             Request::PullSnapshot { transfer } => Box::pin(self.pull_snapshot(transfer)),
             Request::Ping => Box::pin(async move { Response::Pong { leads: self.leads() } }),
             Request::Acquaintances => Box::pin(async move {

@@ -119,7 +119,7 @@ impl Shard {
     pub(crate) fn query_replica(&self, query: &Query) -> Result<(Answer, LogIndex), Fault> {
         let applied = self.raft.metrics().borrow_watched().last_applied;
         let index = LogIndex(applied.map_or(0, |log_id| log_id.index));
-        match query::answer(&Records(&self.space), query) {
+        match query::answer(&Records(&self.space.read()), query) {
             Ok(answer) => Ok((answer, index)),
             Err(error) => Err(self.fault(&error)),
         }

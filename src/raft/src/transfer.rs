@@ -73,7 +73,7 @@ pub(crate) fn install(
     let Fetched { staging, header } = match snapshot {
         ShardSnapshot::Fetched(fetched) => fetched,
         ShardSnapshot::Current(source) => {
-            let view = source.view();
+            let view = source.view()?;
             let header = decode_header(&view.header()?.ok_or("the shard has no state yet")?)?;
             let mut staging = space.stage();
             let (mut writer, mut reader) = (Writer::default(), Reader::default());
@@ -200,9 +200,9 @@ struct Transfer {
 }
 
 impl OpenTransfers {
-    /// Opens a view of `space` and returns its number and header.
+    /// Opens a view of `space` and returns its number and header. Blocks.
     pub(crate) fn open(&self, space: &ShardSpace) -> Result<(u64, Bytes), BoxError> {
-        let view = space.view();
+        let view = space.view()?;
         let header = view.header()?.ok_or("the shard has no state yet")?;
         let transfer = Transfer { view, writer: Writer::default(), used: Instant::now() };
         let mut open = self.open.lock();

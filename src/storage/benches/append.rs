@@ -159,10 +159,13 @@ fn state(criterion: &mut Criterion, kind: EngineKind) {
     let mut group = criterion.benchmark_group(format!("state/{kind}/get"));
     let mut devices = scattered();
     group.bench_function("lot", |bencher| {
-        bencher.iter(|| space.get(black_box(&lot(devices.next().unwrap()))).unwrap().unwrap());
+        bencher
+            .iter(|| space.read().get(black_box(&lot(devices.next().unwrap()))).unwrap().unwrap());
     });
     group.bench_function("missing", |bencher| {
-        bencher.iter(|| space.get(black_box(&retry(u64::MAX - devices.next().unwrap()))).unwrap());
+        bencher.iter(|| {
+            space.read().get(black_box(&retry(u64::MAX - devices.next().unwrap()))).unwrap()
+        });
     });
     group.finish();
 

@@ -11,7 +11,7 @@ const OWN: Generation = Generation(0);
 const _: () = assert!(limits::SHARDS_MAX < NO_SHARD.0, "the number of no shard is taken");
 
 /// A generation of a shard's records: a snapshot begins a new one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct Generation(pub(super) u32);
 
 impl Generation {

@@ -3,7 +3,8 @@
 //! Guarantees: a commit of a shard, its changes and its header, is applied as a whole or not at
 //! all; what [`StateEngine::checkpoint`] covers survives a power cut (with sled: see
 //! [`EngineKind::Sled`]); what lies beyond the last checkpoint survives as commits without a gap,
-//! or is gone. So the header tells truly how far the state has come, and the log does the rest.
+//! or is gone, and what was not flushed is gone with the process. So the header tells truly how far
+//! the state has come, and the log does the rest.
 //!
 //! Leaves out: what records and headers mean; and repair. The state can always be built anew from
 //! the log or from a snapshot of another node, so a fault here stops the node and nothing more.
@@ -13,6 +14,8 @@
 //! of a shard holds its pointer to the current generation and its header; a snapshot is brought in
 //! as a new generation that becomes current in one step.
 
+mod buffer;
+mod cache;
 mod engine;
 mod fjall;
 mod key;
@@ -25,13 +28,14 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oncekey_types::ShardId;
 
+use self::cache::RecordCache;
 use self::engine::Engine;
 use self::shard::Shard;
-pub use self::shard::{ShardSpace, ShardView, Staging};
+pub use self::shard::{ShardReader, ShardSpace, ShardView, Staging};
 
 /// Version of the layout of keys, pointers and headers.
 const FORMAT_VERSION: u32 = 1;
@@ -50,14 +54,14 @@ pub enum EngineKind {
     /// files; even then no schedule of syncs makes it safe, because it reuses space on the strength
     /// of its own flush. After a power cut it may come up with less than a checkpoint promised, or
     /// empty; the node then fetches a snapshot. It has no snapshots of its own: while a
-    /// [`ShardView`] lives, commits of its shard wait. Open one sled at a time in a process: two
+    /// [`ShardView`] lives, commits of its shard gather in memory and then wait. Open one sled at a time in a process: two
     /// can deadlock in its flush.
     #[cfg(feature = "sled")]
     Sled,
 }
 
 impl EngineKind {
-    /// Whether commits of a shard wait while a [`ShardView`] of it lives.
+    /// Whether a commit of a shard may have to wait until no [`ShardView`] of it is left.
     #[must_use]
     pub fn views_block_commits(self) -> bool {
         match self {
@@ -105,7 +109,7 @@ pub struct UnknownEngine {
 /// Settings of an engine.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// Blocks kept in memory, in bytes.
+    /// Memory for what was read lately, in bytes: half for records, half for blocks of the engine.
     pub cache_bytes: u64,
 }
 
@@ -158,6 +162,9 @@ pub enum EngineError {
         /// What this build reads.
         expected: u32,
     },
+    /// The fault was told to whoever flushed before.
+    #[error("an earlier flush of the state failed")]
+    FlushFailed,
     /// A record of this layer cannot be read.
     #[error("the state is damaged: {what}")]
     Damaged {
@@ -184,6 +191,7 @@ pub struct EngineStats {
 pub struct StateEngine {
     kind: EngineKind,
     engine: Arc<dyn Engine>,
+    cache: Arc<RecordCache>,
     shards: Arc<Mutex<BTreeMap<ShardId, Arc<Shard>>>>,
 }
 
@@ -204,16 +212,18 @@ impl StateEngine {
                 return Err(EngineError::OtherEngine { dir: dir.to_owned(), found, asked: kind });
             }
         }
+        let blocks = EngineOptions { cache_bytes: options.cache_bytes / 2 };
+        let cache = Arc::new(RecordCache::new(options.cache_bytes / 2));
         let dir = dir.join(kind.name());
         std::fs::create_dir_all(&dir)
             .map_err(|source| EngineError::Io { path: dir.clone(), source })?;
         let engine: Arc<dyn Engine> = match kind {
-            EngineKind::Fjall => Arc::new(fjall::Fjall::open(&dir, options)?),
+            EngineKind::Fjall => Arc::new(fjall::Fjall::open(&dir, &blocks)?),
             #[cfg(feature = "sled")]
-            EngineKind::Sled => Arc::new(sled::Sled::open(&dir, options)?),
+            EngineKind::Sled => Arc::new(sled::Sled::open(&dir, &blocks)?),
         };
         check_format(&*engine)?;
-        Ok(Self { kind, engine, shards: Arc::default() })
+        Ok(Self { kind, engine, cache, shards: Arc::default() })
     }
 
     /// Which engine it is.
@@ -229,11 +239,11 @@ impl StateEngine {
     ///
     /// [`EngineError::Damaged`] when its pointer cannot be read; any fault of the engine.
     pub fn shard(&self, id: ShardId) -> Result<ShardSpace, EngineError> {
-        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shards = self.opened();
         let shard = match shards.get(&id) {
             Some(shard) => shard.clone(),
             None => {
-                let shard = Arc::new(Shard::open(self.engine.clone(), id)?);
+                let shard = Arc::new(Shard::open(self.engine.clone(), self.cache.clone(), id)?);
                 shards.insert(id, shard.clone());
                 shard
             }
@@ -248,6 +258,10 @@ impl StateEngine {
     ///
     /// Any fault of the engine.
     pub fn checkpoint(&self) -> Result<(), EngineError> {
+        let shards: Vec<_> = self.opened().values().cloned().collect();
+        for shard in shards {
+            shard.flush()?;
+        }
         self.engine.checkpoint()
     }
 
@@ -258,6 +272,10 @@ impl StateEngine {
     /// Any fault of the engine.
     pub fn stats(&self) -> Result<EngineStats, EngineError> {
         Ok(EngineStats { disk_bytes: self.engine.disk_bytes()? })
+    }
+
+    fn opened(&self) -> MutexGuard<'_, BTreeMap<ShardId, Arc<Shard>>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

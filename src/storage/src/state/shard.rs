@@ -1,15 +1,25 @@
 //! The space of one shard: its records, its header, and its generations.
 //!
-//! Guarantees: readers see one generation, the current one, throughout; a [`ShardView`] sees one
-//! moment; a [`Staging`] is invisible until it is installed, and then is all there is.
+//! Guarantees: readers see one generation, the current one, throughout; a [`ShardReader`] and a
+//! [`ShardView`] see one moment; a [`Staging`] is invisible until it is installed, and then is all
+//! there is.
 //!
 //! Leaves out: more than one writer at a time. Commits of a shard run one after the other.
+//!
+//! A commit goes into a [`Buffer`], in memory, and from there to the engine with the next flush. A
+//! read looks there first, then in the [`RecordCache`], then in the engine. A record gets into the
+//! cache only while its reader holds `current`, when nothing can be committed, and leaves it when
+//! it is committed; so the cache never holds what is out of date.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 
 use oncekey_types::ShardId;
 
+use super::buffer::{BUFFER_MAX_BYTES, Buffer, FLUSH_BYTES};
+use super::cache::{Place, RecordCache};
 use super::engine::{Engine, Reader};
 use super::key::{self, Generation};
 use super::{Change, EngineError, Record};
@@ -29,77 +39,93 @@ impl ShardSpace {
     }
 
     /// The header of the last commit; `None` when there was none.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine, as for all functions here.
-    pub fn header(&self) -> Result<Option<Vec<u8>>, EngineError> {
-        self.shard.engine.get(&key::header(self.shard.id))
+    #[must_use]
+    pub fn header(&self) -> Option<Vec<u8>> {
+        self.shard.current().buffer.header().map(<[u8]>::to_vec)
     }
 
-    /// The value of a key.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        let generation = self.shard.generation();
-        self.shard.engine.get(&key::record(self.shard.id, *generation, key))
+    /// Reads what has been committed, while commits wait. For a few reads at a time; the thread
+    /// that holds it must not commit.
+    #[must_use]
+    pub fn read(&self) -> ShardReader<'_> {
+        ShardReader { shard: &self.shard, current: self.shard.current() }
     }
 
-    /// The first `limit` records with `from <= key`, and `key < to` if it is given.
+    /// Applies the changes, at most one per key, and replaces the header, all or nothing. They are
+    /// in memory until the next flush, and durable with the next checkpoint.
+    ///
+    /// When much has been gathered and the engine does not keep up, it waits for the engine. With
+    /// sled that includes waiting until no [`ShardView`] of the shard is left, so the thread that
+    /// holds one must not commit.
     ///
     /// # Errors
     ///
-    /// Any fault of the engine.
-    pub fn range(
-        &self,
-        from: &[u8],
-        to: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Record>, EngineError> {
-        let generation = self.shard.generation();
-        range(&*self.shard.engine, self.shard.id, *generation, from, to, limit)
-    }
-
-    /// Applies the changes, at most one per key, and replaces the header, all or nothing. Durable with the next
-    /// [checkpoint](super::StateEngine::checkpoint).
-    ///
-    /// With sled it waits until no [`ShardView`] of the shard is left, so the thread that holds one
-    /// must not commit.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
+    /// Any fault of the engine, that of an earlier flush included.
     pub fn commit(
         &self,
         changes: impl IntoIterator<Item = Change>,
         header: &[u8],
     ) -> Result<(), EngineError> {
         let shard = &*self.shard;
-        let _writer = shard.gate.write();
-        let generation = *shard.generation();
-        let mut batch: Vec<Change> = changes
-            .into_iter()
-            .map(|(key, value)| (key::record(shard.id, generation, &key), value))
-            .collect();
-        batch.push((key::header(shard.id), Some(header.to_vec())));
-        shard.engine.apply(batch)
+        if shard.current().buffer.bytes() >= BUFFER_MAX_BYTES {
+            shard.flush()?;
+        }
+        let mut current = shard.current_mut();
+        let Current { generation, buffer } = &mut *current;
+        let place = Place { shard: shard.id, generation: *generation };
+        for (key, value) in changes {
+            shard.cache.remove(place, &key);
+            buffer.insert((key, value));
+        }
+        buffer.set_header(header);
+        Ok(())
     }
 
-    /// The state as of now. Commits go on beside it with fjall; with sled they wait until it is
-    /// dropped.
+    /// Whether enough has been gathered that [`flush`](Self::flush) should be called, and nobody is
+    /// at it.
     #[must_use]
-    pub fn view(&self) -> ShardView {
+    pub fn is_flush_due(&self) -> bool {
+        let current = self.shard.current();
+        current.buffer.bytes() >= FLUSH_BYTES && !current.buffer.is_flushing()
+    }
+
+    /// Hands what has been committed to the engine. Blocks; commits go on beside it.
+    ///
+    /// # Errors
+    ///
+    /// Any fault of the engine. The shard can be read then, but not be flushed any more.
+    pub fn flush(&self) -> Result<(), EngineError> {
+        self.shard.flush()
+    }
+
+    /// When it returns, everything committed before the call survives a power cut, as far as the
+    /// engine can promise that.
+    ///
+    /// # Errors
+    ///
+    /// Any fault of the engine.
+    pub fn checkpoint(&self) -> Result<(), EngineError> {
+        self.shard.flush()?;
+        self.shard.engine.checkpoint()
+    }
+
+    /// The state as of now. Commits go on beside it; with sled they cannot be flushed until it is
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// Any fault of the engine: what was committed is flushed first.
+    pub fn view(&self) -> Result<ShardView, EngineError> {
         let shard = &self.shard;
-        // Taken before the generation, as by a writer.
+        let flushing = shard.flushing();
+        shard.flush_alone(&flushing)?;
         let pass = shard.gate.pass();
-        let generation = shard.generation();
-        let (reader, pass) = match shard.engine.snapshot() {
+        let generation = shard.current().generation;
+        let (source, pass) = match shard.engine.snapshot() {
             Some(snapshot) => (Source::Snapshot(snapshot), None),
             None => (Source::Live(shard.engine.clone()), Some(pass)),
         };
-        ShardView { id: shard.id, generation: *generation, source: reader, _pass: pass }
+        Ok(ShardView { id: shard.id, generation, source, _pass: pass })
     }
 
     /// Begins a new generation, beside the current one.
@@ -116,6 +142,40 @@ impl ShardSpace {
     /// Any fault of the engine.
     pub fn reset(&self) -> Result<(), EngineError> {
         self.shard.switch(self.shard.next_generation(), None)
+    }
+}
+
+/// The records of a shard, held still while it lives.
+pub struct ShardReader<'a> {
+    shard: &'a Shard,
+    current: RwLockReadGuard<'a, Current>,
+}
+
+impl ShardReader<'_> {
+    /// The header of the last commit; `None` when there was none.
+    #[must_use]
+    pub fn header(&self) -> Option<&[u8]> {
+        self.current.buffer.header()
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    ///
+    /// Any fault of the engine.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        if let Some(value) = self.current.buffer.get(key) {
+            return Ok(value.map(<[u8]>::to_vec));
+        }
+        let place = Place { shard: self.shard.id, generation: self.current.generation };
+        if let Some(value) = self.shard.cache.get(place, key) {
+            return Ok(Some(value.to_vec()));
+        }
+        let value = self.shard.engine.get(&key::record(place.shard, place.generation, key))?;
+        if let Some(value) = &value {
+            self.shard.cache.insert(place, key, value);
+        }
+        Ok(value)
     }
 }
 
@@ -233,17 +293,31 @@ impl Drop for Staging {
 /// What all handles of a shard share.
 pub(super) struct Shard {
     engine: Arc<dyn Engine>,
+    cache: Arc<RecordCache>,
     id: ShardId,
-    /// Locked after the gate, never before.
-    generation: RwLock<Generation>,
     next_generation: AtomicU32,
+    /// Held by whoever hands commits to the engine or changes the generation. Locked first.
+    flushing: Mutex<()>,
+    /// Keeps the engine still for a view, if it needs that. Locked second.
     gate: Arc<Gate>,
+    /// Locked last, and not while the engine writes a flush.
+    current: RwLock<Current>,
+}
+
+/// What readers see.
+struct Current {
+    generation: Generation,
+    buffer: Buffer,
 }
 
 impl Shard {
-    /// Reads the pointer and removes all generations but the current one.
-    pub(super) fn open(engine: Arc<dyn Engine>, id: ShardId) -> Result<Self, EngineError> {
-        let current = match engine.get(&key::pointer(id))? {
+    /// Reads pointer and header and removes all generations but the current one.
+    pub(super) fn open(
+        engine: Arc<dyn Engine>,
+        cache: Arc<RecordCache>,
+        id: ShardId,
+    ) -> Result<Self, EngineError> {
+        let generation = match engine.get(&key::pointer(id))? {
             None => Generation::FIRST,
             Some(bytes) => {
                 let bytes = bytes.as_slice().try_into();
@@ -252,41 +326,83 @@ impl Shard {
                 Generation(u32::from_be_bytes(bytes))
             }
         };
-        if current < Generation::FIRST || current >= Generation::LAST {
+        if generation < Generation::FIRST || generation >= Generation::LAST {
             return Err(EngineError::Damaged { what: "the generation of a shard" });
         }
+        let buffer = Buffer::new(engine.get(&key::header(id))?);
         let shard = Self {
             engine,
+            cache,
             id,
-            generation: RwLock::new(current),
-            next_generation: AtomicU32::new(current.0 + 1),
+            next_generation: AtomicU32::new(generation.0 + 1),
+            flushing: Mutex::default(),
             gate: Arc::default(),
+            current: RwLock::new(Current { generation, buffer }),
         };
-        if current > Generation::FIRST {
-            shard.remove(Generation::FIRST, Generation(current.0 - 1))?;
+        if generation > Generation::FIRST {
+            shard.remove(Generation::FIRST, Generation(generation.0 - 1))?;
         }
-        shard.remove(Generation(current.0 + 1), Generation::LAST)?;
+        shard.remove(Generation(generation.0 + 1), Generation::LAST)?;
         Ok(shard)
     }
 
-    fn generation(&self) -> RwLockReadGuard<'_, Generation> {
-        self.generation.read().unwrap_or_else(PoisonError::into_inner)
+    fn current(&self) -> RwLockReadGuard<'_, Current> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn current_mut(&self) -> RwLockWriteGuard<'_, Current> {
+        self.current.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next_generation(&self) -> Generation {
         Generation(self.next_generation.fetch_add(1, Ordering::Relaxed))
     }
 
+    fn flushing(&self) -> MutexGuard<'_, ()> {
+        self.flushing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands what has been committed to the engine.
+    pub(super) fn flush(&self) -> Result<(), EngineError> {
+        self.flush_alone(&self.flushing())
+    }
+
+    fn flush_alone(&self, _flushing: &MutexGuard<'_, ()>) -> Result<(), EngineError> {
+        let (flush, generation) = {
+            let mut current = self.current_mut();
+            if current.buffer.is_flushing() {
+                return Err(EngineError::FlushFailed);
+            }
+            let Some(flush) = current.buffer.begin_flush() else { return Ok(()) };
+            (flush, current.generation)
+        };
+        let changes = flush.changes.iter();
+        let mut batch: Vec<Change> = changes
+            .map(|(key, value)| (key::record(self.id, generation, key), value.clone()))
+            .collect();
+        // Engines take sorted keys faster.
+        batch.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        batch.push((key::header(self.id), Some(flush.header)));
+        {
+            let _writer = self.gate.write();
+            self.engine.apply(batch)?;
+        }
+        self.current_mut().buffer.end_flush();
+        Ok(())
+    }
+
     /// Makes `next` current, durably, then removes what was current before.
     fn switch(&self, next: Generation, header: Option<&[u8]>) -> Result<(), EngineError> {
         let before = {
+            let _flushing = self.flushing();
             let _writer = self.gate.write();
-            let mut current = self.generation.write().unwrap_or_else(PoisonError::into_inner);
+            let mut current = self.current_mut();
             self.engine.apply(vec![
                 (key::pointer(self.id), Some(next.0.to_be_bytes().to_vec())),
                 (key::header(self.id), header.map(<[u8]>::to_vec)),
             ])?;
-            std::mem::replace(&mut *current, next)
+            current.buffer = Buffer::new(header.map(<[u8]>::to_vec));
+            std::mem::replace(&mut current.generation, next)
         };
         self.engine.checkpoint()?;
         self.remove(before, before)
