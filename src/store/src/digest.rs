@@ -1,31 +1,11 @@
-//! Digests that requests and pools are compared by.
+//! Digests that uploads and pools are compared by.
 //!
 //! `lp(x)` is `u16be(length of x) ‖ x`; numbers are big-endian. Guarantees: two different inputs of
 //! one label never give the same bytes to the hash. Leaves out: secrets; nothing here is keyed.
 
 use sha2::{Digest, Sha256};
 
-use crate::command::{Dispense, OneTimePreKey, SignedPreKey};
-
-/// What a dispense asks for, without who asks and under which id.
-///
-/// `SHA-256(lp("Oncekey v1 dispense") ‖ lp(user) ‖ u8 require ‖ (0x00 | 0x01 ‖ u32 n ‖ n × u32 device))`
-pub(crate) fn dispense(request: &Dispense) -> [u8; 32] {
-    let mut hash = Hash::new("Oncekey v1 dispense");
-    hash.lp(request.user.as_bytes());
-    hash.0.update([u8::from(request.require_one_time_prekey)]);
-    match &request.devices {
-        None => hash.0.update([0]),
-        Some(devices) => {
-            hash.0.update([1]);
-            hash.count(devices.len());
-            for device in devices {
-                hash.u32(device.0);
-            }
-        }
-    }
-    hash.finish()
-}
+use crate::command::{OneTimePreKey, SignedPreKey};
 
 /// The keys of an upload.
 ///

@@ -14,11 +14,11 @@ use crate::{
     machine::pool_state,
     outcome::{DeviceStatus, DeviceView, PeekedBundles, UserView},
     record::{
-        CorruptRecord, Key, Kind,
-        account::{Account, AccountKey, DeviceListKey},
+        CorruptRecord, Key, Kind, Value,
+        account::{Account, AccountKey, DeviceListKey, Enrolled},
         corrupt,
         device::{Device, DeviceKey},
-        pool::{Cursor, CursorKey, LOT_START, Lot, LotKey},
+        pool::{Cursor, LOT_START, Lot, LotKey},
     },
     state::StateRead,
 };
@@ -96,30 +96,30 @@ fn status(
     user: &UserId,
     device: DeviceId,
 ) -> Result<Option<DeviceStatus>, ApplyFault> {
-    let Some(record) = read(state, &DeviceKey(user.clone(), device))? else { return Ok(None) };
-    let cursor = read(state, &CursorKey(user.clone(), device))?;
-    let cursor = cursor.ok_or_else(|| corrupt(Kind::Cursor, "record", "is missing"))?;
+    let account = account(state, user)?;
+    let Some(cursor) = account.and_then(|account| account.cursor(device)) else { return Ok(None) };
+    let record = self::device(state, user, device)?;
     let pool = pool(state, user, device, &cursor)?;
     Ok(Some(DeviceStatus {
-        registration: record.registration(),
+        registration: record.bundle.registration,
         seq: record.last_tag.seq,
         pool: pool_state(&record, &cursor),
         signed_prekey_accepted: record.signed_prekey_accepted,
         ids: ranges(&pool),
-        digest: pool_digest(&record.signed_prekey, &pool),
+        digest: pool_digest(&record.bundle.signed_prekey, &pool),
     }))
 }
 
 fn user_view(state: &impl StateRead, user: &UserId) -> Result<Option<UserView>, ApplyFault> {
     let Some(account) = account(state, user)? else { return Ok(None) };
     let mut devices = Vec::with_capacity(account.devices.len());
-    for &id in &account.devices {
+    for &Enrolled { device: id, .. } in &account.devices {
         devices.push(view(id, device(state, user, id)?));
     }
     let device_list = match account.list {
         None => None,
         Some(_) => {
-            let list = read(state, &DeviceListKey(user.clone()))?;
+            let list = read(state, &DeviceListKey(user))?;
             Some(list.ok_or_else(|| corrupt(Kind::DeviceList, "record", "is missing"))?)
         }
     };
@@ -132,24 +132,24 @@ fn peek(
     named: Option<&[DeviceId]>,
 ) -> Result<Option<PeekedBundles>, ApplyFault> {
     let Some(account) = account(state, user)? else { return Ok(None) };
-    let named = named.unwrap_or(&account.devices);
-    let mut devices = Vec::with_capacity(named.len().min(account.devices.len()));
-    for &id in named {
-        if account.devices.binary_search(&id).is_err() {
-            return Ok(None);
-        }
+    if named.is_some_and(|named| !named.iter().all(|device| account.has(*device))) {
+        return Ok(None);
+    }
+    let all = || account.devices.iter().map(|enrolled| enrolled.device).collect();
+    let mut devices = Vec::with_capacity(account.devices.len());
+    for id in named.map_or_else(all, <[_]>::to_vec) {
         let record = device(state, user, id)?;
-        let signed_prekey = record.signed_prekey.clone();
+        let signed_prekey = record.bundle.signed_prekey.clone();
         devices.push((view(id, record), signed_prekey));
     }
-    Ok(Some(PeekedBundles { device_list_seq: account.list.map(|list| list.seq), devices }))
+    Ok(Some(PeekedBundles { device_list_seq: account.list, devices }))
 }
 
 fn view(device: DeviceId, record: Device) -> DeviceView {
     DeviceView {
         device,
-        registration: record.registration(),
-        identity_key: record.identity_key,
+        registration: record.bundle.registration,
+        identity_key: record.bundle.identity_key,
         authentication_key: record.authentication_key,
         authentication_signature: record.authentication_signature,
     }
@@ -157,13 +157,13 @@ fn view(device: DeviceId, record: Device) -> DeviceView {
 
 /// The account of a user with at least one device.
 fn account(state: &impl StateRead, user: &UserId) -> Result<Option<Account>, ApplyFault> {
-    let account = read(state, &AccountKey(user.clone()))?;
+    let account = read(state, &AccountKey(user))?;
     Ok(account.filter(|account| !account.devices.is_empty()))
 }
 
 /// A device that its account names.
 fn device(state: &impl StateRead, user: &UserId, device: DeviceId) -> Result<Device, ApplyFault> {
-    let record = read(state, &DeviceKey(user.clone(), device))?;
+    let record = read(state, &DeviceKey(user, device))?;
     Ok(record.ok_or_else(|| corrupt(Kind::Device, "record", "is missing"))?)
 }
 
@@ -177,7 +177,7 @@ pub(crate) fn pool(
     let mut keys = Vec::new();
     let mut offset = cursor.offset;
     for number in cursor.head..cursor.tail {
-        let key = LotKey { user: user.clone(), device, number };
+        let key = LotKey { user, device, number };
         let bytes = state.get(&key.to_bytes())?;
         let bytes = bytes.ok_or_else(|| corrupt(Kind::Lot, "record", "is missing"))?;
         keys.extend(Lot::keys_from(&bytes, offset)?);
@@ -189,13 +189,13 @@ pub(crate) fn pool(
 
 fn check_pool(keys: &[OneTimePreKey], cursor: &Cursor) -> Result<(), CorruptRecord> {
     if u32::try_from(keys.len()) != Ok(cursor.count) {
-        return Err(corrupt(Kind::Cursor, "count", "is not the number of keys"));
+        return Err(corrupt(Kind::Account, "cursor", "does not count the keys"));
     }
     if !keys.is_sorted_by(|a, b| a.id < b.id) {
         return Err(corrupt(Kind::Lot, "ids", "do not grow"));
     }
     if keys.last().is_some_and(|last| Some(last.id) > cursor.highest_accepted) {
-        return Err(corrupt(Kind::Cursor, "highest id", "is below a key's"));
+        return Err(corrupt(Kind::Account, "cursor", "has a highest id below a key's"));
     }
     Ok(())
 }
@@ -213,7 +213,7 @@ fn ranges(pool: &[OneTimePreKey]) -> Vec<(OneTimePreKeyId, OneTimePreKeyId)> {
 
 fn read<K: Key>(state: &impl StateRead, key: &K) -> Result<Option<K::Value>, ApplyFault> {
     let value = state.get(&key.to_bytes())?;
-    Ok(value.map(|value| K::decode(&value)).transpose()?)
+    Ok(value.map(|value| K::Value::from_bytes(&value)).transpose()?)
 }
 
 #[cfg(test)]

@@ -295,7 +295,12 @@ mod tests {
     use super::*;
     use crate::{
         generate,
-        record::{Key, Value, account::AccountKey, pool::Lot, pool::LotKey},
+        record::{
+            Key,
+            account::AccountKey,
+            pool::{Lot, LotKey},
+            tests::to_bytes,
+        },
         state::MemoryState,
     };
 
@@ -303,9 +308,9 @@ mod tests {
     fn lots(count: u64) -> MemoryState {
         let user = oncekey_types::UserId::new("bob").unwrap();
         let ids: Vec<u32> = (1..=32).collect();
-        let lot = Lot(generate::keys(&ids)).to_bytes().unwrap();
+        let lot = to_bytes(&Lot(generate::keys(&ids)));
         let keys = (0..count).map(|number| {
-            LotKey { user: user.clone(), device: oncekey_types::DeviceId(1), number }.to_bytes()
+            LotKey { user: &user, device: oncekey_types::DeviceId(1), number }.to_bytes()
         });
         keys.map(|key| (key, lot.clone())).collect()
     }
@@ -364,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_record_of_an_unknown_kind_or_with_a_broken_value_is_refused() {
-        let key = AccountKey(oncekey_types::UserId::new("bob").unwrap()).to_bytes();
+        let key = AccountKey(&oncekey_types::UserId::new("bob").unwrap()).to_bytes();
         let refused = |key: &[u8], value: &[u8]| {
             let mut reader = Reader::default();
             reader.push(&[&[HEADER], MAGIC, &[VERSION]].concat()).unwrap();

@@ -34,9 +34,10 @@ pub type Record = (Vec<u8>, Vec<u8>);
 #[error("the state engine failed")]
 pub struct ReadFault(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// Changes to the records of a shard; `None` deletes.
+/// Changes to the records of a shard, at most one for each key, in an order that is the same on
+/// every replica; `None` deletes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Changes(pub BTreeMap<Vec<u8>, Option<Vec<u8>>>);
+pub struct Changes(pub Vec<(Vec<u8>, Option<Vec<u8>>)>);
 
 /// A state in memory, for tests and tools.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

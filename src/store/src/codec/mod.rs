@@ -75,6 +75,9 @@ pub enum DecodeError {
 /// Decoding never claims more memory than this for one value, whatever its lengths say.
 const CLAIM_MAX_BYTES: usize = oncekey_types::limits::ENTRY_MAX_BYTES;
 
+/// Room for a command, an outcome or a small batch, so that the bytes of most are not moved.
+const USUAL_BYTES: usize = 512;
+
 /// A format: its version and how long one value may be.
 struct Format {
     version: u8,
@@ -83,16 +86,20 @@ struct Format {
 
 impl Format {
     fn encode(&self, value: &impl Serialize) -> Result<Vec<u8>, EncodeError> {
-        let mut bytes = vec![self.version];
-        append(value, &mut bytes)?;
-        if bytes.len() > self.limit {
-            return Err(EncodeError::TooLarge {
-                size: bytes.len(),
-                limit: self.limit,
-                unit: "bytes",
-            });
-        }
+        let mut bytes = Vec::with_capacity(USUAL_BYTES);
+        self.append(value, &mut bytes)?;
         Ok(bytes)
+    }
+
+    fn append(&self, value: &impl Serialize, bytes: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let before = bytes.len();
+        bytes.push(self.version);
+        append(value, bytes)?;
+        let size = bytes.len() - before;
+        if size > self.limit {
+            return Err(EncodeError::TooLarge { size, limit: self.limit, unit: "bytes" });
+        }
+        Ok(())
     }
 
     fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, DecodeError> {

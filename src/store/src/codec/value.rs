@@ -8,9 +8,13 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{DecodeError, EncodeError, Format};
 
-/// One value.
-pub(crate) fn encode(version: u8, value: &impl Serialize) -> Result<Vec<u8>, EncodeError> {
-    format(version).encode(value)
+/// Appends one value.
+pub(crate) fn encode(
+    version: u8,
+    value: &impl Serialize,
+    bytes: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    format(version).append(value, bytes)
 }
 
 /// One value.
@@ -18,16 +22,25 @@ pub(crate) fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T
     format(version).decode(bytes)
 }
 
-/// A sequence of items, packed without a count. The first is at offset 1.
+/// What the value in `bytes` begins with; the rest is not looked at.
+pub(crate) fn decode_first<T: DeserializeOwned>(
+    version: u8,
+    bytes: &[u8],
+) -> Result<T, DecodeError> {
+    super::take(format(version).body(bytes)?).map(|(value, _)| value)
+}
+
+/// Appends a sequence of items, packed without a count. The first is at offset 1.
 pub(crate) fn encode_packed<T: Serialize>(
     version: u8,
     items: &[T],
-) -> Result<Vec<u8>, EncodeError> {
-    let mut bytes = vec![version];
+    bytes: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    bytes.push(version);
     for item in items {
-        super::append(item, &mut bytes)?;
+        super::append(item, bytes)?;
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// The item at `offset` of a packed sequence, and the offset behind it. `None` behind the last.

@@ -7,25 +7,17 @@ use oncekey_types::DeviceId;
 
 use super::{Machine, Stop, check, limit::Tokens, missing};
 use crate::{
+    ApplyFault,
     command::Dispense,
-    digest,
     outcome::{Bundle, Dispensed, Issue, Outcome, Refusal},
-    record::{Kind, account::Account, device::Device, pool::Cursor},
+    record::{
+        Kind,
+        account::{Account, AccountKey, Enrolled},
+        device::{DeviceBundle, DeviceKey},
+        retry::RetryKey,
+    },
     state::StateRead,
 };
-
-/// A device that a bundle is asked for.
-struct Target {
-    device: DeviceId,
-    record: Device,
-    cursor: Cursor,
-}
-
-impl Target {
-    fn is_exhausted(&self) -> bool {
-        self.cursor.count == 0
-    }
-}
 
 /// What is decided about the one-time prekeys of a request.
 enum Decision {
@@ -40,72 +32,67 @@ enum Decision {
 impl<S: StateRead> Machine<'_, S> {
     pub(super) fn dispense(&mut self, command: &Dispense) -> Result<Outcome, Stop> {
         check::dispense(command)?;
-        let digest = digest::dispense(command);
-        if let Some(dispensed) = self.remembered(command, &digest)? {
+        let retry = self.records.find(&RetryKey(&command.caller, &command.request))?;
+        if let Some(dispensed) = self.remembered(command, retry)? {
             return Ok(Outcome::Dispensed(dispensed));
         }
-        let account = self.account(&command.user)?;
-        let targets = self.targets(command, &account)?;
-        let decision = if targets.iter().all(Target::is_exhausted) {
+        let slot = self.records.find(&AccountKey(&command.user))?;
+        let mut account = self.records.value(slot)?.unwrap_or_default();
+        all_are_known(command, &account)?;
+        let decision = if targets(command, &account).all(is_exhausted) {
             Decision::NothingToIssue
         } else {
-            self.tokens(command)?.map_or(Decision::Withhold, Decision::Issue)
+            self.tokens(command, &account)?.map_or(Decision::Withhold, Decision::Issue)
         };
         if command.require_one_time_prekey {
-            require_all(&targets, &decision)?;
+            require_all(command, &account, &decision)?;
         }
 
         // From here on the command is accepted.
-        let bundles = self.issue(command, targets, decision)?;
+        let bundles = self.issue(command, &mut account, &decision)?;
+        if let Decision::Issue(tokens) = &decision {
+            self.take(command, &mut account, tokens)?;
+            self.records.set(slot, &account)?;
+        }
         let dispensed = Dispensed {
             index: self.index,
             repeated: false,
-            device_list_seq: account.list.map(|list| list.seq),
+            device_list_seq: account.list,
             bundles,
         };
-        self.remember(command, digest, &dispensed)?;
-        Ok(Outcome::Dispensed(dispensed))
+        Ok(Outcome::Dispensed(self.remember(command, retry, dispensed)?))
     }
 
-    fn targets(&mut self, command: &Dispense, account: &Account) -> Result<Vec<Target>, Stop> {
-        let devices = command.devices.as_ref().unwrap_or(&account.devices);
-        let mut targets = Vec::with_capacity(devices.len());
-        for &device in devices {
-            if account.devices.binary_search(&device).is_err() {
-                return Err(Refusal::UnknownDevice { device }.into());
-            }
-            let found = self.find_device(&command.user, device)?;
-            let (record, cursor) = found.ok_or_else(|| missing(Kind::Device))?;
-            targets.push(Target { device, record, cursor });
-        }
-        Ok(targets)
-    }
-
+    /// The bundles, with their keys popped as decided. The account is left for the caller to write.
     fn issue(
         &mut self,
         command: &Dispense,
-        targets: Vec<Target>,
-        decision: Decision,
-    ) -> Result<Vec<Bundle>, Stop> {
+        account: &mut Account,
+        decision: &Decision,
+    ) -> Result<Vec<Bundle>, ApplyFault> {
         let withheld = matches!(decision, Decision::Withhold);
-        if let Decision::Issue(tokens) = decision {
-            self.take(tokens)?;
-        }
-        let mut bundles = Vec::with_capacity(targets.len());
-        for mut target in targets {
+        let mut bundles = Vec::with_capacity(account.devices.len());
+        for enrolled in &mut account.devices {
+            let device = enrolled.device;
+            if !is_asked(command, device) {
+                continue;
+            }
+            let slot = self.records.find(&DeviceKey(&command.user, device))?;
+            let bytes = self.records.bytes(slot).ok_or_else(|| missing(Kind::Device))?;
+            let DeviceBundle { registration, identity_key, signed_prekey } =
+                DeviceBundle::of_device(bytes)?;
             let one_time_prekey = if withheld {
                 Issue::Withheld
-            } else if target.is_exhausted() {
+            } else if is_exhausted(enrolled) {
                 Issue::Exhausted
             } else {
-                let cursor = &mut target.cursor;
-                Issue::Issued(self.pop_key(&command.user, target.device, cursor)?)
+                Issue::Issued(self.pop_key(&command.user, device, &mut enrolled.cursor)?)
             };
             bundles.push(Bundle {
-                device: target.device,
-                registration: target.record.registration(),
-                identity_key: target.record.identity_key,
-                signed_prekey: target.record.signed_prekey,
+                device,
+                registration,
+                identity_key,
+                signed_prekey,
                 one_time_prekey,
             });
         }
@@ -113,10 +100,34 @@ impl<S: StateRead> Machine<'_, S> {
     }
 }
 
+fn is_asked(command: &Dispense, device: DeviceId) -> bool {
+    command.devices.as_ref().is_none_or(|named| named.binary_search(&device).is_ok())
+}
+
+fn is_exhausted(enrolled: &Enrolled) -> bool {
+    enrolled.cursor.count == 0
+}
+
+/// The devices that bundles are asked for.
+fn targets<'a>(command: &Dispense, account: &'a Account) -> impl Iterator<Item = &'a Enrolled> {
+    account.devices.iter().filter(|enrolled| is_asked(command, enrolled.device))
+}
+
+/// Refuses when the user has no device, or not one that is named.
+fn all_are_known(command: &Dispense, account: &Account) -> Result<(), Refusal> {
+    if account.devices.is_empty() {
+        return Err(Refusal::UnknownUser);
+    }
+    match command.devices.iter().flatten().find(|device| !account.has(**device)) {
+        None => Ok(()),
+        Some(&device) => Err(Refusal::UnknownDevice { device }),
+    }
+}
+
 /// Refuses when a device would get no key.
-fn require_all(targets: &[Target], decision: &Decision) -> Result<(), Refusal> {
+fn require_all(command: &Dispense, account: &Account, decision: &Decision) -> Result<(), Refusal> {
     let withheld = matches!(decision, Decision::Withhold);
-    match targets.iter().find(|target| withheld || target.is_exhausted()) {
+    match targets(command, account).find(|target| withheld || is_exhausted(target)) {
         None => Ok(()),
         Some(target) => Err(Refusal::OneTimePreKeyRequired { device: target.device, withheld }),
     }

@@ -6,12 +6,14 @@
 
 use oncekey_types::{Seq, UserId};
 
-use super::{Machine, Stop, check};
+use super::{Machine, Stop, check, missing};
 use crate::{
-    ApplyFault,
     command::{DeviceList, PutDeviceList},
     outcome::{Outcome, Refusal},
-    record::account::{AccountKey, DeviceListKey, ListHead},
+    record::{
+        Kind,
+        account::{AccountKey, DeviceListKey},
+    },
     state::StateRead,
 };
 
@@ -20,34 +22,35 @@ impl<S: StateRead> Machine<'_, S> {
         let (user, list) = (&command.user, &command.list);
         check::device_list(list)?;
         let mut account = self.account(user)?;
-        self.check_list(user, account.list.as_ref(), list)?;
+        self.check_list(user, account.list, list)?;
 
         // From here on the command is accepted.
-        account.list = Some(self.write_list(user, list)?);
-        self.records.write(&AccountKey(user.clone()), &account)?;
+        account.list = Some(list.seq);
+        self.records.write(&DeviceListKey(user), list)?;
+        self.records.write(&AccountKey(user), &account)?;
         Ok(Outcome::DeviceListPut { seq: list.seq })
     }
 
-    /// Whether `list` is the next one after `head`, or the same once more.
+    /// Whether `list` is the next one after that at `last`, or the same once more.
     pub(super) fn check_list(
         &mut self,
         user: &UserId,
-        head: Option<&ListHead>,
+        last: Option<Seq>,
         list: &DeviceList,
     ) -> Result<(), Stop> {
-        let (expected, prev_hash) = match head {
+        let (expected, prev_hash) = match last {
             None => (Seq(1), [0; 32]),
-            Some(head) if head.account_key != list.account_key => {
-                return Err(Refusal::DeviceListOtherAccount.into());
-            }
-            Some(head) if head.seq == list.seq && head.hash == list.hash => {
-                let stored = self.records.read(&DeviceListKey(user.clone()))?;
-                if stored.as_ref() == Some(list) {
+            Some(last) => {
+                let stored = self.records.read(&DeviceListKey(user))?;
+                let stored = stored.ok_or_else(|| missing(Kind::DeviceList))?;
+                if stored == *list {
                     return Ok(());
                 }
-                (Seq(head.seq.0.saturating_add(1)), head.hash)
+                if stored.account_key != list.account_key {
+                    return Err(Refusal::DeviceListOtherAccount.into());
+                }
+                (Seq(last.0.saturating_add(1)), stored.hash)
             }
-            Some(head) => (Seq(head.seq.0.saturating_add(1)), head.hash),
         };
         if list.seq != expected {
             return Err(Refusal::DeviceListOutOfOrder { given: list.seq, expected }.into());
@@ -56,16 +59,5 @@ impl<S: StateRead> Machine<'_, S> {
             return Err(Refusal::DeviceListBrokenChain.into());
         }
         Ok(())
-    }
-
-    /// Writes a list that was checked; the head goes into the account.
-    pub(super) fn write_list(
-        &mut self,
-        user: &UserId,
-        list: &DeviceList,
-    ) -> Result<ListHead, ApplyFault> {
-        self.records.write(&DeviceListKey(user.clone()), list)?;
-        let account_key = list.account_key.clone();
-        Ok(ListHead { account_key, seq: list.seq, hash: list.hash })
     }
 }

@@ -27,6 +27,7 @@ mod limit;
 mod list;
 mod overlay;
 mod pool;
+mod queue;
 mod register;
 mod retry;
 mod write;
@@ -46,7 +47,7 @@ use crate::{
         corrupt,
         device::{Device, DeviceKey},
         meta::{Meta, MetaKey},
-        pool::{Cursor, CursorKey, LOT_KEYS_MAX},
+        pool::{Cursor, LOT_KEYS_MAX},
     },
     state::{Changes, ReadFault, StateRead},
 };
@@ -101,28 +102,31 @@ fn apply_within(
     batch: &Batch,
     bounds: &Bounds,
 ) -> Result<Applied, ApplyFault> {
-    let mut records = Overlay::new(state);
-    let before = records.read(&MetaKey)?;
-    let mut meta = before.clone().unwrap_or_default();
+    let mut records = Overlay::new(state, batch.commands.len() * RECORDS_PER_COMMAND);
+    let slot = records.find(&MetaKey)?;
+    let stored = records.value(slot)?;
+    let before = stored.unwrap_or_default();
+    let mut meta = before;
     meta.time = meta.time.max(batch.time);
-    let mut machine = Machine { records, meta, index, policy: batch.policy, bounds };
+    let mut machine = Machine { records, before, meta, index, policy: batch.policy, bounds };
     let mut outcomes = Vec::with_capacity(batch.commands.len());
     for command in &batch.commands {
         outcomes.push(machine.outcome(command)?);
     }
-    machine.forget_expired(batch.commands.len())?;
-    if before.as_ref() != Some(&machine.meta) {
-        machine.records.write(&MetaKey, &machine.meta)?;
+    machine.forget_due(batch.commands.len())?;
+    if stored != Some(machine.meta) {
+        machine.records.set(slot, &machine.meta)?;
     }
     Ok(Applied { outcomes, changes: machine.records.into_changes() })
 }
 
-/// Entries of each queue that are looked at for each command; more than a command adds, so that
-/// the queues shrink when their entries expire.
-const EXPIRY_STEPS_PER_COMMAND: usize = 4;
+/// Records that a command meets, as a guess: those of a pop from one device, and of what expires.
+const RECORDS_PER_COMMAND: usize = 8;
 
 struct Machine<'a, S> {
     records: Overlay<'a, S>,
+    /// As the batch found it.
+    before: Meta,
     meta: Meta,
     index: LogIndex,
     policy: Policy,
@@ -150,24 +154,13 @@ impl<S: StateRead> Machine<'_, S> {
         }
     }
 
-    fn forget_expired(&mut self, commands: usize) -> Result<(), ApplyFault> {
-        for _ in 0..commands.max(1) * EXPIRY_STEPS_PER_COMMAND {
-            let retry = self.forget_expired_retry()?;
-            let bucket = self.forget_full_bucket()?;
-            if !retry && !bucket {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     fn now(&self) -> TimestampMs {
         self.meta.time
     }
 
     /// The account of a user with at least one device.
     fn account(&mut self, user: &UserId) -> Result<Account, Stop> {
-        let account = self.records.read(&AccountKey(user.clone()))?;
+        let account = self.records.read(&AccountKey(user))?;
         account.filter(|account| !account.devices.is_empty()).ok_or(Refusal::UnknownUser.into())
     }
 
@@ -185,11 +178,19 @@ impl<S: StateRead> Machine<'_, S> {
         user: &UserId,
         device: DeviceId,
     ) -> Result<Option<(Device, Cursor)>, ApplyFault> {
-        let Some(found) = self.records.read(&DeviceKey(user.clone(), device))? else {
+        let account = self.records.read(&AccountKey(user))?;
+        let Some(cursor) = account.and_then(|account| account.cursor(device)) else {
             return Ok(None);
         };
-        let cursor = self.records.read(&CursorKey(user.clone(), device))?;
-        Ok(Some((found, cursor.ok_or_else(|| missing(Kind::Cursor))?)))
+        let found = self.records.read(&DeviceKey(user, device))?;
+        Ok(Some((found.ok_or_else(|| missing(Kind::Device))?, cursor)))
+    }
+
+    /// Writes the cursor of a device that is registered.
+    fn set_cursor(&mut self, user: &UserId, device: DeviceId, cursor: Cursor) -> Result<(), Stop> {
+        let mut account = self.account(user)?;
+        account.enroll(device, cursor);
+        Ok(self.records.write(&AccountKey(user), &account)?)
     }
 }
 
@@ -231,7 +232,7 @@ fn missing(kind: Kind) -> CorruptRecord {
 pub(crate) fn pool_state(device: &Device, cursor: &Cursor) -> PoolState {
     PoolState {
         count: cursor.count,
-        signed_prekey: device.signed_prekey.id,
+        signed_prekey: device.bundle.signed_prekey.id,
         highest_accepted: cursor.highest_accepted,
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     outcome::Refusal,
     record::{
         Kind, corrupt,
-        pool::{Cursor, CursorKey, LOT_START, Lot, LotKey},
+        pool::{Cursor, LOT_START, Lot, LotKey},
     },
     state::StateRead,
 };
@@ -28,7 +28,8 @@ impl<S: StateRead> Machine<'_, S> {
         Ok(())
     }
 
-    /// Puts `keys`, which were checked, behind the others. Writes the cursor.
+    /// Puts `keys`, which were checked, behind the others. The cursor is left for the caller to
+    /// write.
     pub(super) fn push_keys(
         &mut self,
         user: &UserId,
@@ -37,7 +38,7 @@ impl<S: StateRead> Machine<'_, S> {
         keys: &[OneTimePreKey],
     ) -> Result<(), ApplyFault> {
         for keys in keys.chunks(self.bounds.lot_keys) {
-            let key = LotKey { user: user.clone(), device, number: cursor.tail };
+            let key = LotKey { user, device, number: cursor.tail };
             self.records.write(&key, &Lot(keys.to_vec()))?;
             cursor.tail += 1;
             cursor.count += u32::try_from(keys.len()).unwrap_or(u32::MAX);
@@ -46,18 +47,19 @@ impl<S: StateRead> Machine<'_, S> {
             debug_assert!(Some(last.id) > cursor.highest_accepted, "ids do not grow");
             cursor.highest_accepted = Some(last.id);
         }
-        self.records.write(&CursorKey(user.clone(), device), cursor)
+        Ok(())
     }
 
-    /// Takes the oldest key out of a pool that is not empty. Writes the cursor.
+    /// Takes the oldest key out of a pool that is not empty. The cursor is left for the caller to
+    /// write.
     pub(super) fn pop_key(
         &mut self,
         user: &UserId,
         device: DeviceId,
         cursor: &mut Cursor,
     ) -> Result<OneTimePreKey, ApplyFault> {
-        let lot = LotKey { user: user.clone(), device, number: cursor.head };
-        let bytes = self.records.bytes(&lot)?.ok_or_else(|| missing(Kind::Lot))?;
+        let lot = self.records.find(&LotKey { user, device, number: cursor.head })?;
+        let bytes = self.records.bytes(lot).ok_or_else(|| missing(Kind::Lot))?;
         let (key, next) = Lot::key_at(bytes, cursor.offset)?;
         if cursor.highest_accepted < Some(key.id) {
             return Err(corrupt(Kind::Lot, "value", "has an id that was never accepted").into());
@@ -65,25 +67,24 @@ impl<S: StateRead> Machine<'_, S> {
         cursor.count = cursor
             .count
             .checked_sub(1)
-            .ok_or_else(|| corrupt(Kind::Cursor, "count", "is below the number of keys"))?;
+            .ok_or_else(|| corrupt(Kind::Account, "cursor", "counts too few keys"))?;
         if let Some(next) = next {
             cursor.offset = next;
         } else {
-            self.records.delete(&lot);
+            self.records.remove(lot);
             cursor.head += 1;
             cursor.offset = LOT_START;
         }
         if (cursor.head == cursor.tail) != (cursor.count == 0) {
-            return Err(corrupt(Kind::Cursor, "count", "does not fit the lots").into());
+            return Err(corrupt(Kind::Account, "cursor", "does not fit the lots").into());
         }
-        self.records.write(&CursorKey(user.clone(), device), cursor)?;
         Ok(key)
     }
 
-    /// Deletes every key of a pool, but not its cursor.
+    /// Deletes every key of a pool.
     pub(super) fn delete_lots(&mut self, user: &UserId, device: DeviceId, cursor: &Cursor) {
         for number in cursor.head..cursor.tail {
-            self.records.delete(&LotKey { user: user.clone(), device, number });
+            self.records.delete(&LotKey { user, device, number });
         }
     }
 }

@@ -12,9 +12,9 @@ use crate::{
     outcome::{Outcome, PoolState, Refusal, Registered},
     record::{
         Kind,
-        account::AccountKey,
-        device::{Device, DeviceKey, Upload},
-        pool::{Cursor, CursorKey},
+        account::{AccountKey, DeviceListKey},
+        device::{Device, DeviceBundle, DeviceKey, Upload},
+        pool::Cursor,
     },
     state::StateRead,
 };
@@ -27,9 +27,9 @@ impl<S: StateRead> Machine<'_, S> {
         if let Some((previous, _)) = &previous
             && previous.registration_tag == command.tag
         {
-            return Ok(Outcome::Registered(previous.registered.clone()));
+            return Ok(Outcome::Registered(previous.registered()));
         }
-        let account_key = AccountKey(user.clone());
+        let account_key = AccountKey(user);
         let mut account = self.records.read(&account_key)?.unwrap_or_default();
         let limit = self.bounds.devices_per_user;
         if previous.is_none() && account.devices.len() >= limit as usize {
@@ -42,7 +42,7 @@ impl<S: StateRead> Machine<'_, S> {
         check::ids_grow(&command.one_time_prekeys, floor)?;
         self.room(0, &command.one_time_prekeys)?;
         if let Some(list) = &command.device_list {
-            self.check_list(user, account.list.as_ref(), list)?;
+            self.check_list(user, account.list, list)?;
         }
 
         // From here on the command is accepted.
@@ -59,14 +59,13 @@ impl<S: StateRead> Machine<'_, S> {
         };
         let registered = Registered { registration, pool };
         let record = self.new_device(command, &registered);
-        self.records.write(&DeviceKey(user.clone(), device), &record)?;
-        if let Err(place) = account.devices.binary_search(&device) {
-            account.devices.insert(place, device);
-        }
+        self.records.write(&DeviceKey(user, device), &record)?;
+        account.enroll(device, cursor);
         account.next_registration = registration.0.checked_add(1).map(RegistrationId);
         account.opk_floor = floor;
         if let Some(list) = &command.device_list {
-            account.list = Some(self.write_list(user, list)?);
+            self.records.write(&DeviceListKey(user), list)?;
+            account.list = Some(list.seq);
         }
         self.records.write(&account_key, &account)?;
         Ok(Outcome::Registered(registered))
@@ -79,13 +78,12 @@ impl<S: StateRead> Machine<'_, S> {
             seq_grows(&record, seq)?;
         }
         let mut account = self.account(user)?;
-        let place = account.devices.binary_search(&device).map_err(|_| missing(Kind::Account))?;
+        let place = account.place(device).map_err(|_| missing(Kind::Account))?;
         account.devices.remove(place);
         account.opk_floor = account.opk_floor.max(cursor.highest_accepted);
         self.delete_lots(user, device, &cursor);
-        self.records.delete(&CursorKey(user.clone(), device));
-        self.records.delete(&DeviceKey(user.clone(), device));
-        self.records.write(&AccountKey(user.clone()), &account)?;
+        self.records.delete(&DeviceKey(user, device));
+        self.records.write(&AccountKey(user), &account)?;
         Ok(Outcome::DeviceRemoved)
     }
 
@@ -93,13 +91,16 @@ impl<S: StateRead> Machine<'_, S> {
         let keys = &command.one_time_prekeys;
         let digest = (!keys.is_empty()).then(|| digest::upload(keys));
         Device {
-            identity_key: command.identity_key.clone(),
+            bundle: DeviceBundle {
+                registration: registered.registration,
+                identity_key: command.identity_key.clone(),
+                signed_prekey: command.signed_prekey.clone(),
+            },
             authentication_key: command.authentication_key.clone(),
             authentication_signature: command.authentication_signature.clone(),
-            signed_prekey: command.signed_prekey.clone(),
             signed_prekey_accepted: self.now(),
             registration_tag: command.tag,
-            registered: registered.clone(),
+            registration_answer: registered.pool,
             signed_prekey_answer: registered.pool,
             upload: digest.map(|digest| Upload { digest, answer: registered.pool }),
             last_tag: command.tag,

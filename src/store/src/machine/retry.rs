@@ -5,14 +5,14 @@
 
 use core::time::Duration;
 
-use super::{Machine, Stop, missing};
+use super::{Machine, Stop, overlay::Slot};
 use crate::{
     ApplyFault,
     command::Dispense,
     outcome::{Dispensed, Refusal},
     record::{
-        Kind,
-        retry::{QueuedRetry, Retry, RetryKey, RetryQueueKey},
+        queue::Line,
+        retry::{Asked, Retry, RetryKey},
     },
     state::StateRead,
 };
@@ -20,63 +20,44 @@ use crate::{
 impl<S: StateRead> Machine<'_, S> {
     /// The answer that this request was given before.
     pub(super) fn remembered(
-        &mut self,
+        &self,
         request: &Dispense,
-        digest: &[u8; 32],
+        slot: Slot<Retry>,
     ) -> Result<Option<Dispensed>, Stop> {
-        let key = RetryKey(request.caller.clone(), request.request.clone());
-        let Some(retry) = self.records.read(&key)?.filter(|retry| self.now() < retry.due) else {
-            return Ok(None);
-        };
-        if retry.digest != *digest {
+        let retry = self.records.value(slot)?.filter(|retry| self.now() < retry.due);
+        let Some(retry) = retry else { return Ok(None) };
+        if retry.asked != Asked::by(request) {
             return Err(Refusal::RequestIdConflict.into());
         }
         Ok(Some(Dispensed { repeated: true, ..retry.dispensed }))
     }
 
-    /// Keeps an answer, at the cost of the oldest one when there are too many.
+    /// Keeps an answer, at the cost of the oldest one when there are too many, and gives it back.
     pub(super) fn remember(
         &mut self,
         request: &Dispense,
-        digest: [u8; 32],
-        dispensed: &Dispensed,
-    ) -> Result<(), ApplyFault> {
+        slot: Slot<Retry>,
+        dispensed: Dispensed,
+    ) -> Result<Dispensed, ApplyFault> {
         let due = self.now().plus(Duration::from_millis(self.policy.retry_window_ms));
-        let number = self.meta.retries.push();
-        let (caller, request) = (request.caller.clone(), request.request.clone());
-        let queued = QueuedRetry { caller: caller.clone(), request: request.clone(), due };
-        self.records.write(&RetryQueueKey(number), &queued)?;
-        let retry = Retry { number, due, digest, dispensed: dispensed.clone() };
-        self.records.write(&RetryKey(caller, request), &retry)?;
-        if self.meta.retries.len() > self.bounds.retries {
+        let key = RetryKey(&request.caller, &request.request);
+        let lot = self.enqueue(Line::Retries, due, &key)?;
+        let retry = Retry { lot, due, asked: Asked::by(request), dispensed };
+        self.records.set(slot, &retry)?;
+        if self.meta.queue(Line::Retries).len > self.bounds.retries {
             self.forget_oldest_retry()?;
         }
-        Ok(())
+        Ok(retry.dispensed)
     }
 
-    /// Forgets the oldest answer if its time is up.
-    pub(super) fn forget_expired_retry(&mut self) -> Result<bool, ApplyFault> {
-        let Some(front) = self.meta.retries.front() else { return Ok(false) };
-        let queued = self.records.read(&RetryQueueKey(front))?;
-        let queued = queued.ok_or_else(|| missing(Kind::RetryQueue))?;
-        let expired = queued.due <= self.now();
-        if expired {
-            self.forget_oldest_retry()?;
+    pub(super) fn forget_oldest_retry(&mut self) -> Result<(), ApplyFault> {
+        let (lot, key) = self.dequeue::<Retry>(Line::Retries)?;
+        let slot = self.records.find(&key)?;
+        let found = self.records.bytes(slot).map(Retry::lot).transpose()?;
+        // A retry of another lot is a later use of the same idempotency key.
+        if found == Some(lot) {
+            self.records.remove(slot);
         }
-        Ok(expired)
-    }
-
-    fn forget_oldest_retry(&mut self) -> Result<(), ApplyFault> {
-        let Some(front) = self.meta.retries.front() else { return Ok(()) };
-        let queue_key = RetryQueueKey(front);
-        let queued = self.records.read(&queue_key)?.ok_or_else(|| missing(Kind::RetryQueue))?;
-        let key = RetryKey(queued.caller, queued.request);
-        // A retry with another number is a later use of the same idempotency key.
-        if self.records.read(&key)?.is_some_and(|retry| retry.number == front) {
-            self.records.delete(&key);
-        }
-        self.records.delete(&queue_key);
-        self.meta.retries.pop();
         Ok(())
     }
 }

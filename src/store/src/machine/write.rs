@@ -26,23 +26,23 @@ impl<S: StateRead> Machine<'_, S> {
         if device.last_tag == command.tag {
             return Ok(device.last_outcome);
         }
-        if device.signed_prekey == command.signed_prekey {
+        if device.bundle.signed_prekey == command.signed_prekey {
             return Ok(Outcome::SignedPreKeyReplaced(device.signed_prekey_answer));
         }
         seq_grows(&device, command.tag.seq)?;
-        let (given, current) = (command.signed_prekey.id, device.signed_prekey.id);
+        let (given, current) = (command.signed_prekey.id, device.bundle.signed_prekey.id);
         if given <= current {
             return Err(Refusal::SignedPreKeyIdNotGrowing { given, current }.into());
         }
 
         // From here on the command is accepted.
-        device.signed_prekey = command.signed_prekey.clone();
+        device.bundle.signed_prekey = command.signed_prekey.clone();
         device.signed_prekey_accepted = self.now();
         let pool = pool_state(&device, &cursor);
         device.signed_prekey_answer = pool;
         device.last_tag = command.tag;
         device.last_outcome = Outcome::SignedPreKeyReplaced(pool);
-        self.records.write(&DeviceKey(command.user.clone(), command.device), &device)?;
+        self.records.write(&DeviceKey(&command.user, command.device), &device)?;
         Ok(device.last_outcome)
     }
 
@@ -69,11 +69,12 @@ impl<S: StateRead> Machine<'_, S> {
 
         // From here on the command is accepted.
         self.push_keys(&command.user, command.device, &mut cursor, keys)?;
+        self.set_cursor(&command.user, command.device, cursor)?;
         let pool = pool_state(&device, &cursor);
         device.upload = Some(Upload { digest, answer: pool });
         device.last_tag = command.tag;
         device.last_outcome = Outcome::OneTimePreKeysAdded(pool);
-        self.records.write(&DeviceKey(command.user.clone(), command.device), &device)?;
+        self.records.write(&DeviceKey(&command.user, command.device), &device)?;
         Ok(device.last_outcome)
     }
 }
@@ -87,7 +88,7 @@ pub(super) fn seq_grows(device: &Device, given: Seq) -> Result<(), Refusal> {
 }
 
 fn same_registration(device: &Device, signed_for: RegistrationId) -> Result<(), Refusal> {
-    let current = device.registered.registration;
+    let current = device.bundle.registration;
     if signed_for != current {
         return Err(Refusal::OtherRegistration { current });
     }

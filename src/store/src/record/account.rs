@@ -1,39 +1,66 @@
 //! A user: the account and its signed device list.
 //!
+//! All that a pop changes about the user stands in the account, in a few bytes for each device: the
+//! cursors of the pools and the bucket that all callers share. So a pop reads it once and writes it
+//! once, however many devices there are.
+//!
 //! Guarantees: an account outlives its devices, so that registration numbers never repeat and a
 //! one-time prekey that was handed out cannot come back with a device of the same number. The list
-//! stands in a record of its own, because a dispense reads the account and needs only the list's
-//! position. Leaves out: what the list says; the clients verify it.
+//! stands in a record of its own, because a dispense needs only its position. Leaves out: what the
+//! list says; the clients verify it.
 
-use oncekey_types::{DeviceId, OneTimePreKeyId, RegistrationId, Seq, UserId};
+use oncekey_types::{DeviceId, OneTimePreKeyId, RegistrationId, Seq, TimestampMs, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::{Key, KeyReader, KeyWriter, Kind, Versioned};
-use crate::command::{DeviceList, KeyBytes};
+use super::{Key, KeyWriter, Kind, Versioned, pool::Cursor};
+use crate::command::DeviceList;
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct AccountKey(pub(crate) UserId);
+pub(crate) struct AccountKey<'a>(pub(crate) &'a UserId);
 
 /// Value of an account record.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Account {
-    /// The devices that are registered, growing.
-    pub(crate) devices: Vec<DeviceId>,
+    /// The devices that are registered, ids growing.
+    pub(crate) devices: Vec<Enrolled>,
     /// The next registration's number. None when all numbers were given.
     pub(crate) next_registration: Option<RegistrationId>,
     /// Highest one-time prekey id that any replaced or removed registration ever accepted.
     pub(crate) opk_floor: Option<OneTimePreKeyId>,
-    /// End of the chain of device lists.
-    pub(crate) list: Option<ListHead>,
+    /// Position of the device list in its chain; none when the user has no account key.
+    pub(crate) list: Option<Seq>,
+    /// The log time at which the bucket of all callers together is full again.
+    pub(crate) full_at: TimestampMs,
 }
 
-/// What continues the chain of device lists.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct ListHead {
-    pub(crate) account_key: KeyBytes,
-    pub(crate) seq: Seq,
-    #[serde(with = "crate::octets")]
-    pub(crate) hash: [u8; 32],
+/// A device of a user, with its pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Enrolled {
+    pub(crate) device: DeviceId,
+    pub(crate) cursor: Cursor,
+}
+
+impl Account {
+    /// The place of `device`, or where it would be.
+    pub(crate) fn place(&self, device: DeviceId) -> Result<usize, usize> {
+        self.devices.binary_search_by_key(&device, |enrolled| enrolled.device)
+    }
+
+    pub(crate) fn cursor(&self, device: DeviceId) -> Option<Cursor> {
+        self.place(device).ok().map(|place| self.devices[place].cursor)
+    }
+
+    pub(crate) fn has(&self, device: DeviceId) -> bool {
+        self.place(device).is_ok()
+    }
+
+    /// Adds `device`, or puts its pool in the place of the one before.
+    pub(crate) fn enroll(&mut self, device: DeviceId, cursor: Cursor) {
+        let enrolled = Enrolled { device, cursor };
+        match self.place(device) {
+            Ok(place) => self.devices[place] = enrolled,
+            Err(place) => self.devices.insert(place, enrolled),
+        }
+    }
 }
 
 impl Default for Account {
@@ -43,44 +70,36 @@ impl Default for Account {
             next_registration: Some(RegistrationId(1)),
             opk_floor: None,
             list: None,
+            full_at: TimestampMs(0),
         }
     }
 }
 
 impl Versioned for Account {
+    const KIND: Kind = Kind::Account;
     const VERSION: u8 = 1;
 }
 
-impl Key for AccountKey {
-    const KIND: Kind = Kind::Account;
+impl Key for AccountKey<'_> {
     type Value = Account;
 
-    fn write(&self, bytes: &mut KeyWriter) {
+    fn write(&self, bytes: &mut KeyWriter<'_>) {
         bytes.name(self.0.as_str());
-    }
-
-    fn read(bytes: &mut KeyReader<'_>) -> Option<Self> {
-        Some(Self(UserId::new(bytes.name()?).ok()?))
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct DeviceListKey(pub(crate) UserId);
+pub(crate) struct DeviceListKey<'a>(pub(crate) &'a UserId);
 
 impl Versioned for DeviceList {
+    const KIND: Kind = Kind::DeviceList;
     const VERSION: u8 = 1;
 }
 
-impl Key for DeviceListKey {
-    const KIND: Kind = Kind::DeviceList;
+impl Key for DeviceListKey<'_> {
     type Value = DeviceList;
 
-    fn write(&self, bytes: &mut KeyWriter) {
+    fn write(&self, bytes: &mut KeyWriter<'_>) {
         bytes.name(self.0.as_str());
-    }
-
-    fn read(bytes: &mut KeyReader<'_>) -> Option<Self> {
-        Some(Self(UserId::new(bytes.name()?).ok()?))
     }
 }
 
@@ -95,22 +114,28 @@ mod tests {
         #[test]
         fn an_account_record_round_trips(
             user in generate::user(),
-            devices: Vec<u32>,
+            devices: Vec<(u32, [u64; 2], u32, u32, Option<u32>)>,
             next: Option<u32>,
             floor: Option<u32>,
-            list in proptest::option::of(generate::device_list()),
+            list: Option<u64>,
+            full_at: u64,
         ) {
-            let account = Account {
-                devices: devices.into_iter().map(DeviceId).collect(),
+            let mut account = Account {
                 next_registration: next.map(RegistrationId),
                 opk_floor: floor.map(OneTimePreKeyId),
-                list: list.map(|list| ListHead {
-                    account_key: list.account_key,
-                    seq: list.seq,
-                    hash: list.hash,
-                }),
+                list: list.map(Seq),
+                full_at: TimestampMs(full_at),
+                ..Account::default()
             };
-            assert_round_trip(&AccountKey(user), &account);
+            for (device, lots, offset, count, highest) in devices {
+                let highest_accepted = highest.map(OneTimePreKeyId);
+                let [head, tail] = lots;
+                let cursor = Cursor { head, offset, tail, count, highest_accepted };
+                account.enroll(DeviceId(device), cursor);
+                prop_assert_eq!(account.cursor(DeviceId(device)), Some(cursor));
+            }
+            prop_assert!(account.devices.is_sorted_by(|a, b| a.device < b.device));
+            assert_round_trip(&AccountKey(&user), &account);
         }
 
         #[test]
@@ -118,7 +143,7 @@ mod tests {
             user in generate::user(),
             list in generate::device_list(),
         ) {
-            assert_round_trip(&DeviceListKey(user), &list);
+            assert_round_trip(&DeviceListKey(&user), &list);
         }
     }
 }

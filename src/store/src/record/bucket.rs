@@ -1,19 +1,18 @@
-//! Rate limits: one bucket for a target user, and one for each of its callers, and the queue by
-//! which those that are full again are dropped.
+//! Rate limits: one bucket for each caller of a target user. The bucket that all callers of a user
+//! share stands in the account, see `account`.
 //!
-//! Guarantees: a bucket that is not there is full. Every bucket has exactly one entry in the queue.
-//! Leaves out: capacities, which come with each batch.
+//! Guarantees: a bucket that is not there is full. Every bucket has exactly one entry in the queue
+//! of buckets. Leaves out: capacities, which come with each batch.
 
 use oncekey_types::{CallerId, TimestampMs, UserId};
 use serde::{Deserialize, Serialize};
 
 use super::{Key, KeyReader, KeyWriter, Kind, Versioned};
 
-/// Whose tokens: all callers of `target` together, or one of them.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub(crate) struct BucketKey {
-    pub(crate) target: UserId,
-    pub(crate) caller: Option<CallerId>,
+/// The tokens of `caller` for `target`.
+pub(crate) struct BucketKey<'a> {
+    pub(crate) target: &'a UserId,
+    pub(crate) caller: &'a CallerId,
 }
 
 /// Value of a bucket record.
@@ -24,53 +23,22 @@ pub(crate) struct Bucket {
 }
 
 impl Versioned for Bucket {
+    const KIND: Kind = Kind::Bucket;
     const VERSION: u8 = 1;
 }
 
-impl Key for BucketKey {
-    const KIND: Kind = Kind::Bucket;
+impl Key for BucketKey<'_> {
     type Value = Bucket;
 
-    /// No caller is written as the empty name, which no caller has.
-    fn write(&self, bytes: &mut KeyWriter) {
+    fn write(&self, bytes: &mut KeyWriter<'_>) {
         bytes.name(self.target.as_str());
-        bytes.name(self.caller.as_ref().map_or("", CallerId::as_str));
-    }
-
-    fn read(bytes: &mut KeyReader<'_>) -> Option<Self> {
-        let target = UserId::new(bytes.name()?).ok()?;
-        let caller = bytes.name()?;
-        let caller = if caller.is_empty() { None } else { Some(CallerId::new(caller).ok()?) };
-        Some(Self { target, caller })
+        bytes.name(self.caller.as_str());
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct BucketQueueKey(pub(crate) u64);
-
-/// Value of a bucket queue record.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct QueuedBucket {
-    pub(crate) bucket: BucketKey,
-    /// When to look whether the bucket is full again.
-    pub(crate) due: TimestampMs,
-}
-
-impl Versioned for QueuedBucket {
-    const VERSION: u8 = 1;
-}
-
-impl Key for BucketQueueKey {
-    const KIND: Kind = Kind::BucketQueue;
-    type Value = QueuedBucket;
-
-    fn write(&self, bytes: &mut KeyWriter) {
-        bytes.number(self.0);
-    }
-
-    fn read(bytes: &mut KeyReader<'_>) -> Option<Self> {
-        Some(Self(bytes.number()?))
-    }
+pub(super) fn read_key(key: &mut KeyReader<'_>) -> Option<()> {
+    key.user()?;
+    key.caller()
 }
 
 #[cfg(test)]
@@ -84,14 +52,11 @@ mod tests {
         #[test]
         fn a_bucket_record_round_trips(
             target in generate::user(),
-            caller in proptest::option::of(generate::caller()),
-            number: u64,
+            caller in generate::caller(),
             time: u64,
         ) {
-            let key = BucketKey { target, caller };
+            let key = BucketKey { target: &target, caller: &caller };
             assert_round_trip(&key, &Bucket { full_at: TimestampMs(time) });
-            let queued = QueuedBucket { bucket: key, due: TimestampMs(time) };
-            assert_round_trip(&BucketQueueKey(number), &queued);
         }
     }
 }

@@ -6,28 +6,27 @@
 use oncekey_types::{DeviceId, RegistrationId, TimestampMs, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::{Key, KeyReader, KeyWriter, Kind, Versioned};
+use super::{CorruptRecord, Key, KeyReader, KeyWriter, Kind, Versioned, first_field};
 use crate::{
     command::{IdentityKey, KeyBytes, SignedPreKey, WriteTag},
     outcome::{Outcome, PoolState, Registered},
 };
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct DeviceKey(pub(crate) UserId, pub(crate) DeviceId);
+pub(crate) struct DeviceKey<'a>(pub(crate) &'a UserId, pub(crate) DeviceId);
 
 /// Value of a device record.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Device {
-    pub(crate) identity_key: IdentityKey,
+    /// What a dispense reads of the device; first, so that it reads no more.
+    pub(crate) bundle: DeviceBundle,
     pub(crate) authentication_key: KeyBytes,
     pub(crate) authentication_signature: KeyBytes,
-    pub(crate) signed_prekey: SignedPreKey,
     /// When the signed prekey was accepted, in log time.
     pub(crate) signed_prekey_accepted: TimestampMs,
     /// Tag of the registration, which a late re-send still has.
     pub(crate) registration_tag: WriteTag,
-    /// Answer to the registration.
-    pub(crate) registered: Registered,
+    /// The pool in the answer to the registration.
+    pub(crate) registration_answer: PoolState,
     /// Answer to the write that brought the signed prekey.
     pub(crate) signed_prekey_answer: PoolState,
     /// The last write that brought one-time prekeys.
@@ -38,9 +37,25 @@ pub(crate) struct Device {
     pub(crate) last_outcome: Outcome,
 }
 
+/// A bundle without a one-time prekey.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct DeviceBundle {
+    pub(crate) registration: RegistrationId,
+    pub(crate) identity_key: IdentityKey,
+    pub(crate) signed_prekey: SignedPreKey,
+}
+
 impl Device {
-    pub(crate) fn registration(&self) -> RegistrationId {
-        self.registered.registration
+    /// The answer to the registration.
+    pub(crate) fn registered(&self) -> Registered {
+        Registered { registration: self.bundle.registration, pool: self.registration_answer }
+    }
+}
+
+impl DeviceBundle {
+    /// That of the device record in `bytes`.
+    pub(crate) fn of_device(bytes: &[u8]) -> Result<Self, CorruptRecord> {
+        first_field::<Device, Self>(bytes)
     }
 }
 
@@ -54,21 +69,22 @@ pub(crate) struct Upload {
 }
 
 impl Versioned for Device {
+    const KIND: Kind = Kind::Device;
     const VERSION: u8 = 1;
 }
 
-impl Key for DeviceKey {
-    const KIND: Kind = Kind::Device;
+impl Key for DeviceKey<'_> {
     type Value = Device;
 
-    fn write(&self, bytes: &mut KeyWriter) {
+    fn write(&self, bytes: &mut KeyWriter<'_>) {
         bytes.name(self.0.as_str());
         bytes.device(self.1);
     }
+}
 
-    fn read(bytes: &mut KeyReader<'_>) -> Option<Self> {
-        Some(Self(UserId::new(bytes.name()?).ok()?, bytes.device()?))
-    }
+pub(super) fn read_key(key: &mut KeyReader<'_>) -> Option<()> {
+    key.user()?;
+    key.device()
 }
 
 #[cfg(test)]
@@ -76,7 +92,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{generate, record::tests::assert_round_trip};
+    use crate::{
+        generate,
+        record::tests::{assert_round_trip, to_bytes},
+    };
 
     proptest! {
         #[test]
@@ -88,20 +107,25 @@ mod tests {
             upload: Option<[u8; 32]>,
         ) {
             let registered = Registered { registration: RegistrationId(registration), pool };
-            let device = Device {
+            let bundle = DeviceBundle {
+                registration: registered.registration,
                 identity_key: register.identity_key,
+                signed_prekey: register.signed_prekey,
+            };
+            let device = Device {
+                bundle: bundle.clone(),
                 authentication_key: register.authentication_key,
                 authentication_signature: register.authentication_signature,
-                signed_prekey: register.signed_prekey,
                 signed_prekey_accepted: TimestampMs(accepted),
                 registration_tag: register.tag,
-                registered: registered.clone(),
+                registration_answer: pool,
                 signed_prekey_answer: pool,
                 upload: upload.map(|digest| Upload { digest, answer: pool }),
                 last_tag: register.tag,
                 last_outcome: Outcome::Registered(registered),
             };
-            assert_round_trip(&DeviceKey(register.user, register.device), &device);
+            assert_round_trip(&DeviceKey(&register.user, register.device), &device);
+            prop_assert_eq!(DeviceBundle::of_device(&to_bytes(&device)).unwrap(), bundle);
         }
     }
 }

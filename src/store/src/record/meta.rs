@@ -6,73 +6,47 @@
 use oncekey_types::TimestampMs;
 use serde::{Deserialize, Serialize};
 
-use super::{Key, KeyReader, KeyWriter, Kind, Versioned};
+use super::{
+    Key, KeyWriter, Kind, Versioned,
+    queue::{Line, Queue},
+};
 
-#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct MetaKey;
 
 /// Value of the one meta record.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Meta {
     /// Log time: the highest time of any batch so far.
     pub(crate) time: TimestampMs,
-    pub(crate) retries: Queue,
-    pub(crate) buckets: Queue,
+    retries: Queue,
+    buckets: Queue,
 }
 
-/// A first-in, first-out queue. Its entries are records of their own, numbered without gaps, so
-/// that the head is found by its key and not by a scan over what was deleted before it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Queue {
-    /// Number of the oldest entry, when there is one.
-    pub(crate) head: u64,
-    /// Number that the next entry will get.
-    pub(crate) tail: u64,
-}
-
-impl Queue {
-    pub(crate) fn len(self) -> u64 {
-        self.tail.saturating_sub(self.head)
+impl Meta {
+    pub(crate) fn queue(&self, line: Line) -> &Queue {
+        match line {
+            Line::Retries => &self.retries,
+            Line::Buckets => &self.buckets,
+        }
     }
 
-    /// The number of a new last entry.
-    pub(crate) fn push(&mut self) -> u64 {
-        let number = self.tail;
-        self.tail += 1;
-        number
-    }
-
-    /// The number of the oldest entry.
-    pub(crate) fn front(self) -> Option<u64> {
-        (self.head < self.tail).then_some(self.head)
-    }
-
-    /// Forgets the oldest entry.
-    pub(crate) fn pop(&mut self) {
-        debug_assert!(self.head < self.tail, "pop of an empty queue: {self:?}");
-        self.head += 1;
-    }
-}
-
-impl Default for Meta {
-    fn default() -> Self {
-        Self { time: TimestampMs(0), retries: Queue::default(), buckets: Queue::default() }
+    pub(crate) fn queue_mut(&mut self, line: Line) -> &mut Queue {
+        match line {
+            Line::Retries => &mut self.retries,
+            Line::Buckets => &mut self.buckets,
+        }
     }
 }
 
 impl Versioned for Meta {
+    const KIND: Kind = Kind::Meta;
     const VERSION: u8 = 1;
 }
 
 impl Key for MetaKey {
-    const KIND: Kind = Kind::Meta;
     type Value = Meta;
 
-    fn write(&self, _: &mut KeyWriter) {}
-
-    fn read(_: &mut KeyReader<'_>) -> Option<Self> {
-        Some(Self)
-    }
+    fn write(&self, _: &mut KeyWriter<'_>) {}
 }
 
 #[cfg(test)]
@@ -84,23 +58,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_meta_record_round_trips(time: u64, ends: [u64; 4]) {
-            let [a, b, c, d] = ends;
-            let meta = Meta {
-                time: TimestampMs(time),
-                retries: Queue { head: a, tail: b },
-                buckets: Queue { head: c, tail: d },
-            };
+        fn a_meta_record_round_trips(time: u64, head: u64, offset: u32, due: u64, ends: [u64; 2]) {
+            let due = TimestampMs(due);
+            let queue = Queue { head, offset, due, tail: ends[0], len: ends[1] };
+            let meta = Meta { time: TimestampMs(time), retries: queue, buckets: Queue::default() };
+            assert_round_trip(&MetaKey, &meta);
+            let meta = Meta { retries: Queue::default(), buckets: queue, ..meta };
             assert_round_trip(&MetaKey, &meta);
         }
-    }
-
-    #[test]
-    fn a_queue_counts_what_was_pushed_and_not_popped() {
-        let mut queue = Queue::default();
-        assert_eq!(queue.front(), None);
-        assert_eq!((queue.push(), queue.push()), (0, 1));
-        queue.pop();
-        assert_eq!((queue.front(), queue.len()), (Some(1), 1));
     }
 }

@@ -6,15 +6,13 @@
 //! | prefix | kind | key | value |
 //! |---|---|---|---|
 //! | 0x01 | meta | – | log time, ends of the two queues |
-//! | 0x02 | account | user | devices, registrations, floor of the one-time prekey ids, end of the list chain |
+//! | 0x02 | account | user | devices with their cursors, registrations, floor of the one-time prekey ids, position of the list, the user's bucket |
 //! | 0x03 | device list | user | the signed device list |
 //! | 0x04 | device | user, device | registration, keys, last writes |
-//! | 0x05 | cursor | user, device | first lot and offset, number of keys, highest id |
-//! | 0x06 | lot | user, device, number | one-time prekeys, packed; never rewritten |
-//! | 0x07 | retry | caller, idempotency key | what was dispensed |
-//! | 0x08 | retry queue | number | a retry |
-//! | 0x09 | bucket | user, caller or none | when it is full again |
-//! | 0x0a | bucket queue | number | a bucket |
+//! | 0x05 | lot | user, device, number | one-time prekeys, packed; never rewritten |
+//! | 0x06 | retry | caller, idempotency key | what was dispensed |
+//! | 0x07 | bucket | user, caller | when it is full again |
+//! | 0x08 | queue | queue, number | keys of retries or buckets, and when to look at them |
 //!
 //! Guarantees: a key or a value that was not written by this code is found to be corrupt, and not
 //! taken for another one. Leaves out: bit flips that give another valid value; the engine's
@@ -25,17 +23,21 @@ pub(crate) mod bucket;
 pub(crate) mod device;
 pub(crate) mod meta;
 pub(crate) mod pool;
+pub(crate) mod queue;
 pub(crate) mod retry;
 
 use core::fmt;
 
-use oncekey_types::DeviceId;
+use oncekey_types::{CallerId, DeviceId, RequestId, UserId};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::codec::{EncodeError, value};
+use crate::{
+    codec::{DecodeError, EncodeError, value},
+    command::DeviceList,
+};
 
 /// All keys lie from the first of these (included) to the second (excluded).
-pub const KEY_SPACE: (&[u8], &[u8]) = (&[0x01], &[0x0b]);
+pub const KEY_SPACE: (&[u8], &[u8]) = (&[0x01], &[0x09]);
 
 /// A record in the state that is not what was written.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -61,32 +63,26 @@ pub enum Kind {
     DeviceList = 0x03,
     /// A device.
     Device = 0x04,
-    /// Where a device's pool begins and ends.
-    Cursor = 0x05,
     /// A part of a device's pool.
-    Lot = 0x06,
+    Lot = 0x05,
     /// What was dispensed to a request.
-    Retry = 0x07,
-    /// The retries, oldest first.
-    RetryQueue = 0x08,
-    /// A rate limit.
-    Bucket = 0x09,
-    /// The rate limits, in the order in which they are looked at.
-    BucketQueue = 0x0a,
+    Retry = 0x06,
+    /// What a caller has fetched of a user.
+    Bucket = 0x07,
+    /// Retries or buckets in the order in which they are looked at.
+    Queue = 0x08,
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 8] = [
         Self::Meta,
         Self::Account,
         Self::DeviceList,
         Self::Device,
-        Self::Cursor,
         Self::Lot,
         Self::Retry,
-        Self::RetryQueue,
         Self::Bucket,
-        Self::BucketQueue,
+        Self::Queue,
     ];
 
     /// The kind of the record under `key`, if there is such a kind.
@@ -99,16 +95,14 @@ impl Kind {
     /// Checks a record from outside: its key is well-formed and its value decodes.
     pub(crate) fn check(self, key: &[u8], value: &[u8]) -> Result<(), CorruptRecord> {
         match self {
-            Self::Meta => check::<meta::MetaKey>(key, value),
-            Self::Account => check::<account::AccountKey>(key, value),
-            Self::DeviceList => check::<account::DeviceListKey>(key, value),
-            Self::Device => check::<device::DeviceKey>(key, value),
-            Self::Cursor => check::<pool::CursorKey>(key, value),
-            Self::Lot => check::<pool::LotKey>(key, value),
-            Self::Retry => check::<retry::RetryKey>(key, value),
-            Self::RetryQueue => check::<retry::RetryQueueKey>(key, value),
-            Self::Bucket => check::<bucket::BucketKey>(key, value),
-            Self::BucketQueue => check::<bucket::BucketQueueKey>(key, value),
+            Self::Meta => check::<meta::Meta>(key, value, |_| Some(())),
+            Self::Account => check::<account::Account>(key, value, |key| key.user()),
+            Self::DeviceList => check::<DeviceList>(key, value, |key| key.user()),
+            Self::Device => check::<device::Device>(key, value, device::read_key),
+            Self::Lot => check::<pool::Lot>(key, value, pool::read_lot_key),
+            Self::Retry => check::<retry::Retry>(key, value, retry::read_key),
+            Self::Bucket => check::<bucket::Bucket>(key, value, bucket::read_key),
+            Self::Queue => queue::check(key, value),
         }
     }
 }
@@ -120,61 +114,63 @@ impl fmt::Display for Kind {
             Self::Account => "account",
             Self::DeviceList => "device list",
             Self::Device => "device",
-            Self::Cursor => "cursor",
             Self::Lot => "lot",
             Self::Retry => "retry",
-            Self::RetryQueue => "retry queue",
             Self::Bucket => "bucket",
-            Self::BucketQueue => "bucket queue",
+            Self::Queue => "queue",
         })
     }
 }
 
-/// A kind of key, with the values that stand under it.
-pub(crate) trait Key: Sized {
-    const KIND: Kind;
+/// A key, which says what stands under it. Borrows its parts.
+pub(crate) trait Key {
     type Value: Value;
 
     /// The parts behind the prefix byte.
-    fn write(&self, bytes: &mut KeyWriter);
-    fn read(bytes: &mut KeyReader<'_>) -> Option<Self>;
+    fn write(&self, bytes: &mut KeyWriter<'_>);
 
-    fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = KeyWriter(vec![Self::KIND as u8]);
-        self.write(&mut bytes);
-        bytes.0
+    fn append_to(&self, bytes: &mut Vec<u8>) {
+        bytes.push(Self::Value::KIND as u8);
+        self.write(&mut KeyWriter(bytes));
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self::Value, CorruptRecord> {
-        Self::Value::from_bytes(bytes).map_err(|reason| corrupt(Self::KIND, "value", reason))
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.append_to(&mut bytes);
+        bytes
     }
 }
 
-/// A kind of value.
+/// What stands under a kind of key.
 pub(crate) trait Value: Sized {
-    fn to_bytes(&self) -> Result<Vec<u8>, EncodeError>;
-    fn from_bytes(bytes: &[u8]) -> Result<Self, String>;
+    const KIND: Kind;
+
+    fn append_to(&self, bytes: &mut Vec<u8>) -> Result<(), EncodeError>;
+    fn from_bytes(bytes: &[u8]) -> Result<Self, CorruptRecord>;
 }
 
 /// A value that is one bincode value with a version.
 pub(crate) trait Versioned: Serialize + DeserializeOwned {
+    const KIND: Kind;
     const VERSION: u8;
 }
 
 impl<T: Versioned> Value for T {
-    fn to_bytes(&self) -> Result<Vec<u8>, EncodeError> {
-        value::encode(Self::VERSION, self)
+    const KIND: Kind = T::KIND;
+
+    fn append_to(&self, bytes: &mut Vec<u8>) -> Result<(), EncodeError> {
+        value::encode(T::VERSION, self, bytes)
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        value::decode(Self::VERSION, bytes).map_err(|error| error.to_string())
+    fn from_bytes(bytes: &[u8]) -> Result<Self, CorruptRecord> {
+        value::decode(T::VERSION, bytes).map_err(|error| undecoded::<T>(&error))
     }
 }
 
 /// Writes the parts of a key.
-pub(crate) struct KeyWriter(Vec<u8>);
+pub(crate) struct KeyWriter<'a>(&'a mut Vec<u8>);
 
-impl KeyWriter {
+impl KeyWriter<'_> {
     /// A name has at most 255 bytes, so that its length fits.
     fn name(&mut self, name: &str) {
         debug_assert!(u8::try_from(name.len()).is_ok(), "a name of {} bytes", name.len());
@@ -189,31 +185,46 @@ impl KeyWriter {
     fn number(&mut self, number: u64) {
         self.0.extend_from_slice(&number.to_be_bytes());
     }
+
+    /// Parts that were written before.
+    fn raw(&mut self, parts: &[u8]) {
+        self.0.extend_from_slice(parts);
+    }
 }
 
-/// Reads the parts of a key.
+/// Takes the parts of a key that this node has not written.
 pub(crate) struct KeyReader<'a>(&'a [u8]);
 
-impl KeyReader<'_> {
-    fn name(&mut self) -> Option<String> {
-        let (&len, rest) = self.0.split_first()?;
-        let (name, rest) = rest.split_at_checked(usize::from(len))?;
+impl<'a> KeyReader<'a> {
+    fn user(&mut self) -> Option<()> {
+        UserId::new(self.name()?).ok().map(drop)
+    }
+
+    fn caller(&mut self) -> Option<()> {
+        CallerId::new(self.name()?).ok().map(drop)
+    }
+
+    fn request(&mut self) -> Option<()> {
+        RequestId::new(self.name()?).ok().map(drop)
+    }
+
+    fn device(&mut self) -> Option<()> {
+        self.take(size_of::<u32>()).map(drop)
+    }
+
+    fn number(&mut self) -> Option<()> {
+        self.take(size_of::<u64>()).map(drop)
+    }
+
+    fn name(&mut self) -> Option<&'a str> {
+        let &[len] = self.take(1)? else { return None };
+        core::str::from_utf8(self.take(usize::from(len))?).ok()
+    }
+
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
-        String::from_utf8(name.to_vec()).ok()
-    }
-
-    fn device(&mut self) -> Option<DeviceId> {
-        self.array().map(u32::from_be_bytes).map(DeviceId)
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        self.array().map(u64::from_be_bytes)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*head)
+        Some(head)
     }
 }
 
@@ -221,19 +232,30 @@ pub(crate) fn corrupt(kind: Kind, part: &'static str, reason: impl Into<String>)
     CorruptRecord { kind, part, reason: reason.into() }
 }
 
-/// The key in `bytes`, all of them.
-fn parse<K: Key>(bytes: &[u8]) -> Option<K> {
-    let (&prefix, rest) = bytes.split_first()?;
-    let mut rest = KeyReader(rest);
-    let key = K::read(&mut rest)?;
-    (prefix == K::KIND as u8 && rest.0.is_empty()).then_some(key)
+/// The first field of a value, read without the others.
+fn first_field<V: Versioned, T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CorruptRecord> {
+    value::decode_first(V::VERSION, bytes).map_err(|error| undecoded::<V>(&error))
 }
 
-fn check<K: Key>(key: &[u8], value: &[u8]) -> Result<(), CorruptRecord> {
-    if parse::<K>(key).is_none() {
-        return Err(corrupt(K::KIND, "key", "is malformed"));
+fn undecoded<T: Versioned>(error: &DecodeError) -> CorruptRecord {
+    corrupt(T::KIND, "value", error.to_string())
+}
+
+/// Takes the parts of a key; `None` when they are malformed.
+type ReadKey = fn(&mut KeyReader<'_>) -> Option<()>;
+
+fn is_key(parts: &[u8], read: ReadKey) -> bool {
+    let mut rest = KeyReader(parts);
+    read(&mut rest).is_some() && rest.0.is_empty()
+}
+
+fn check<V: Value>(key: &[u8], value: &[u8], read: ReadKey) -> Result<(), CorruptRecord> {
+    match key.split_first() {
+        Some((&prefix, parts)) if prefix == V::KIND as u8 && is_key(parts, read) => {
+            V::from_bytes(value).map(drop)
+        }
+        Some(_) | None => Err(corrupt(V::KIND, "key", "is malformed")),
     }
-    K::decode(value).map(|_| ())
 }
 
 #[cfg(test)]
@@ -244,23 +266,29 @@ pub(crate) mod tests {
 
     use super::*;
 
+    pub(crate) fn to_bytes<V: Value>(value: &V) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        value.append_to(&mut bytes).unwrap();
+        bytes
+    }
+
     /// What every kind of record has to do.
     pub(crate) fn assert_round_trip<K>(key: &K, value: &K::Value)
     where
-        K: Key + PartialEq + Debug,
+        K: Key,
         K::Value: PartialEq + Debug,
     {
-        let (key_bytes, value_bytes) = (key.to_bytes(), value.to_bytes().unwrap());
-        assert_eq!(parse::<K>(&key_bytes).as_ref(), Some(key));
-        assert_eq!(&K::decode(&value_bytes).unwrap(), value);
-        assert_eq!(Kind::of(&key_bytes), Some(K::KIND));
-        assert_eq!(K::KIND.check(&key_bytes, &value_bytes), Ok(()));
+        let (key_bytes, value_bytes) = (key.to_bytes(), to_bytes(value));
+        let kind = K::Value::KIND;
+        assert_eq!(&K::Value::from_bytes(&value_bytes).unwrap(), value);
+        assert_eq!(Kind::of(&key_bytes), Some(kind));
+        assert_eq!(kind.check(&key_bytes, &value_bytes), Ok(()));
         let space = KEY_SPACE.0..KEY_SPACE.1;
         assert!(space.contains(&key_bytes.as_slice()));
         let longer = [key_bytes.as_slice(), &[0]].concat();
-        assert!(K::KIND.check(&longer, &value_bytes).is_err());
+        assert!(kind.check(&longer, &value_bytes).is_err());
         let shorter = &key_bytes[..key_bytes.len() - 1];
-        assert!(K::KIND.check(shorter, &value_bytes).is_err());
+        assert!(kind.check(shorter, &value_bytes).is_err());
     }
 
     proptest! {
@@ -285,6 +313,6 @@ pub(crate) mod tests {
             assert!(KEY_SPACE.0 <= &[kind as u8][..] && &[kind as u8][..] < KEY_SPACE.1);
         }
         assert_eq!(Kind::of(&[]), None);
-        assert_eq!(Kind::of(&[0x0b]), None);
+        assert_eq!(Kind::of(&[0x09]), None);
     }
 }

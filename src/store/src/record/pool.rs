@@ -8,7 +8,7 @@
 use oncekey_types::{DeviceId, OneTimePreKeyId, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::{CorruptRecord, Key, KeyReader, KeyWriter, Kind, Value, Versioned, corrupt};
+use super::{CorruptRecord, Key, KeyReader, KeyWriter, Kind, Value, corrupt};
 use crate::{
     codec::{EncodeError, value},
     command::OneTimePreKey,
@@ -17,10 +17,7 @@ use crate::{
 /// Keys in one lot. A pop reads a whole lot, so it is kept to a few kilobytes.
 pub(crate) const LOT_KEYS_MAX: usize = 32;
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct CursorKey(pub(crate) UserId, pub(crate) DeviceId);
-
-/// Value of a cursor record.
+/// Where a device's pool begins and ends; stands in the account, see `account`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Cursor {
     /// Number of the lot that holds the oldest key.
@@ -42,27 +39,8 @@ impl Cursor {
     }
 }
 
-impl Versioned for Cursor {
-    const VERSION: u8 = 1;
-}
-
-impl Key for CursorKey {
-    const KIND: Kind = Kind::Cursor;
-    type Value = Cursor;
-
-    fn write(&self, bytes: &mut KeyWriter) {
-        bytes.name(self.0.as_str());
-        bytes.device(self.1);
-    }
-
-    fn read(bytes: &mut KeyReader<'_>) -> Option<Self> {
-        Some(Self(UserId::new(bytes.name()?).ok()?, bytes.device()?))
-    }
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct LotKey {
-    pub(crate) user: UserId,
+pub(crate) struct LotKey<'a> {
+    pub(crate) user: &'a UserId,
     pub(crate) device: DeviceId,
     pub(crate) number: u64,
 }
@@ -110,36 +88,38 @@ impl Lot {
 }
 
 impl Value for Lot {
-    fn to_bytes(&self) -> Result<Vec<u8>, EncodeError> {
-        value::encode_packed(LOT_VERSION, &self.0)
+    const KIND: Kind = Kind::Lot;
+
+    fn append_to(&self, bytes: &mut Vec<u8>) -> Result<(), EncodeError> {
+        value::encode_packed(LOT_VERSION, &self.0, bytes)
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        let keys = Self::keys_from(bytes, LOT_START).map_err(|corrupt| corrupt.reason)?;
+    fn from_bytes(bytes: &[u8]) -> Result<Self, CorruptRecord> {
+        let keys = Self::keys_from(bytes, LOT_START)?;
         if keys.len() > LOT_KEYS_MAX {
-            return Err(format!("has {} keys", keys.len()));
+            return Err(corrupt(Kind::Lot, "value", format!("has {} keys", keys.len())));
         }
         if !keys.is_sorted_by(|a, b| a.id < b.id) {
-            return Err("has ids that do not grow".to_owned());
+            return Err(corrupt(Kind::Lot, "value", "has ids that do not grow"));
         }
         Ok(Self(keys))
     }
 }
 
-impl Key for LotKey {
-    const KIND: Kind = Kind::Lot;
+impl Key for LotKey<'_> {
     type Value = Lot;
 
-    fn write(&self, bytes: &mut KeyWriter) {
+    fn write(&self, bytes: &mut KeyWriter<'_>) {
         bytes.name(self.user.as_str());
         bytes.device(self.device);
         bytes.number(self.number);
     }
+}
 
-    fn read(bytes: &mut KeyReader<'_>) -> Option<Self> {
-        let user = UserId::new(bytes.name()?).ok()?;
-        Some(Self { user, device: bytes.device()?, number: bytes.number()? })
-    }
+pub(super) fn read_lot_key(key: &mut KeyReader<'_>) -> Option<()> {
+    key.user()?;
+    key.device()?;
+    key.number()
 }
 
 #[cfg(test)]
@@ -147,28 +127,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{generate, record::tests::assert_round_trip};
+    use crate::{
+        generate,
+        record::tests::{assert_round_trip, to_bytes},
+    };
 
     proptest! {
-        #[test]
-        fn a_cursor_record_round_trips(
-            user in generate::user(),
-            device: u32,
-            lots: [u64; 2],
-            offset: u32,
-            count: u32,
-            highest: Option<u32>,
-        ) {
-            let cursor = Cursor {
-                head: lots[0],
-                offset,
-                tail: lots[1],
-                count,
-                highest_accepted: highest.map(OneTimePreKeyId),
-            };
-            assert_round_trip(&CursorKey(user, DeviceId(device)), &cursor);
-        }
-
         #[test]
         fn a_lot_record_round_trips_and_reads_from_every_key_on(
             user in generate::user(),
@@ -177,9 +141,9 @@ mod tests {
             keys in generate::one_time_prekeys(1..=LOT_KEYS_MAX),
         ) {
             let lot = Lot(keys.clone());
-            let key = LotKey { user, device: DeviceId(device), number };
+            let key = LotKey { user: &user, device: DeviceId(device), number };
             assert_round_trip(&key, &lot);
-            let bytes = lot.to_bytes().unwrap();
+            let bytes = to_bytes(&lot);
             let mut offset = Some(LOT_START);
             for first in 0..keys.len() {
                 let at = offset.expect("an offset for each key");
@@ -192,9 +156,9 @@ mod tests {
 
     #[test]
     fn a_lot_without_keys_or_out_of_order_is_corrupt() {
-        assert!(Lot::from_bytes(&Lot(Vec::new()).to_bytes().unwrap()).is_err());
+        assert!(Lot::from_bytes(&to_bytes(&Lot(Vec::new()))).is_err());
         let mut keys = generate::keys(&[1, 2]);
         keys.reverse();
-        assert!(Lot::from_bytes(&Lot(keys).to_bytes().unwrap()).is_err());
+        assert!(Lot::from_bytes(&to_bytes(&Lot(keys))).is_err());
     }
 }

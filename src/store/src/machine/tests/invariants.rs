@@ -10,12 +10,14 @@ use crate::{
     outcome::{Issue, Outcome},
     query,
     record::{
-        Key, Kind,
-        account::{Account, AccountKey},
-        bucket::{BucketKey, BucketQueueKey},
+        Key, Kind, Value,
+        account::{Account, AccountKey, DeviceListKey, Enrolled},
+        bucket::Bucket,
+        device::DeviceKey,
         meta::{Meta, MetaKey},
-        pool::{Cursor, CursorKey, LotKey},
-        retry::{RetryKey, RetryQueueKey},
+        pool::{Cursor, LotKey},
+        queue::{Line, QUEUE_LOT_START, QueueKey, QueueLot, QueuedKey},
+        retry::Retry,
     },
     state::{MemoryState, StateRead},
 };
@@ -94,6 +96,7 @@ pub(super) fn check(history: &mut History, state: &MemoryState, bounds: &Bounds)
     every_record_belongs_to_another_one(state);
     every_retry_is_in_the_queue_and_the_queue_is_bounded(state, bounds);
     every_bucket_is_in_the_queue_once_and_the_queue_is_bounded(state, bounds);
+    every_lot_of_a_queue_is_between_its_ends(state);
 }
 
 fn no_key_is_issued_twice(history: &History) {
@@ -149,52 +152,74 @@ fn time_never_falls(history: &mut History, state: &MemoryState) {
 fn every_record_belongs_to_another_one(state: &MemoryState) {
     let mut owned: BTreeSet<Vec<u8>> = BTreeSet::new();
     for (user, account) in accounts(state) {
-        for &device in &account.devices {
-            let cursor = cursor(state, &(user.clone(), device)).expect("a cursor");
-            owned.insert(crate::record::device::DeviceKey(user.clone(), device).to_bytes());
-            owned.insert(CursorKey(user.clone(), device).to_bytes());
+        for &Enrolled { device, cursor } in &account.devices {
+            owned.insert(DeviceKey(&user, device).to_bytes());
             for number in cursor.head..cursor.tail {
-                owned.insert(LotKey { user: user.clone(), device, number }.to_bytes());
+                owned.insert(LotKey { user: &user, device, number }.to_bytes());
             }
         }
         if account.list.is_some() {
-            owned.insert(crate::record::account::DeviceListKey(user).to_bytes());
+            owned.insert(DeviceListKey(&user).to_bytes());
         }
     }
-    let kinds = [Kind::DeviceList, Kind::Device, Kind::Cursor, Kind::Lot];
+    let kinds = [Kind::DeviceList, Kind::Device, Kind::Lot];
     let found: BTreeSet<Vec<u8>> =
         kinds.into_iter().flat_map(|kind| of_kind(state, kind)).collect();
     assert_eq!(found, owned, "records without an owner, or an owner without records");
 }
 
 fn every_retry_is_in_the_queue_and_the_queue_is_bounded(state: &MemoryState, bounds: &Bounds) {
-    let queue = meta(state).retries;
-    assert!(queue.len() <= bounds.retries, "{queue:?}");
-    let mut queued = BTreeSet::new();
-    for number in queue.head..queue.tail {
-        let entry = read(state, &RetryQueueKey(number)).expect("no gaps in the queue");
-        let key = RetryKey(entry.caller, entry.request);
-        if read(state, &key).is_some_and(|retry| retry.number == number) {
-            queued.insert(key.to_bytes());
-        }
-    }
+    let entries = queued::<Retry>(state, Line::Retries);
+    assert!(entries.len() as u64 <= bounds.retries, "{} retries", entries.len());
+    let of_this_lot = entries.into_iter().filter(|(lot, key)| {
+        state.get(key).unwrap().is_some_and(|retry| Retry::lot(&retry).unwrap() == *lot)
+    });
+    let queued: BTreeSet<_> = of_this_lot.map(|(_, key)| key).collect();
     let found: BTreeSet<_> = of_kind(state, Kind::Retry).into_iter().collect();
     assert_eq!(found, queued, "a retry would never be forgotten");
-    assert_eq!(of_kind(state, Kind::RetryQueue).len() as u64, queue.len());
 }
 
 fn every_bucket_is_in_the_queue_once_and_the_queue_is_bounded(
     state: &MemoryState,
     bounds: &Bounds,
 ) {
-    let queue = meta(state).buckets;
-    assert!(queue.len() <= bounds.buckets, "{queue:?}");
-    let entries = (queue.head..queue.tail).map(|number| read(state, &BucketQueueKey(number)));
-    let queued: Vec<BucketKey> = entries.map(|entry| entry.expect("no gaps").bucket).collect();
-    let mut queued: Vec<Vec<u8>> = queued.iter().map(Key::to_bytes).collect();
+    let entries = queued::<Bucket>(state, Line::Buckets);
+    assert!(entries.len() as u64 <= bounds.buckets, "{} buckets", entries.len());
+    let mut queued: Vec<_> = entries.into_iter().map(|(_, key)| key).collect();
     queued.sort();
     assert_eq!(of_kind(state, Kind::Bucket), queued, "buckets and their queue differ");
-    assert_eq!(of_kind(state, Kind::BucketQueue).len() as u64, queue.len());
+}
+
+fn every_lot_of_a_queue_is_between_its_ends(state: &MemoryState) {
+    let mut lots = Vec::new();
+    for line in [Line::Retries, Line::Buckets] {
+        let meta = meta(state);
+        let queue = meta.queue(line);
+        lots.extend((queue.head..queue.tail).map(|number| QueueKey { line, number }.to_bytes()));
+    }
+    assert_eq!(of_kind(state, Kind::Queue), lots);
+}
+
+/// The keys in a queue, each with the number of its lot. Checks the queue's ends.
+fn queued<V: Value>(state: &MemoryState, line: Line) -> Vec<(u64, Vec<u8>)> {
+    let meta = meta(state);
+    let queue = meta.queue(line);
+    let mut found = Vec::new();
+    for number in queue.head..queue.tail {
+        let lot = state.get(&QueueKey { line, number }.to_bytes()).unwrap().expect("no gaps");
+        let mut next = Some(QUEUE_LOT_START);
+        if number == queue.head {
+            assert_eq!(QueueLot::due(&lot).unwrap(), queue.due, "{queue:?}");
+            next = Some(queue.offset);
+        }
+        while let Some(offset) = next {
+            let (parts, behind) = QueueLot::entry_at(&lot, offset).expect("a sound lot");
+            found.push((number, QueuedKey::<V>::new(parts).to_bytes()));
+            next = behind;
+        }
+    }
+    assert_eq!(found.len() as u64, queue.len, "{queue:?}");
+    found
 }
 
 fn pool(state: &MemoryState, owner: &Owner) -> Option<Vec<OneTimePreKey>> {
@@ -203,7 +228,7 @@ fn pool(state: &MemoryState, owner: &Owner) -> Option<Vec<OneTimePreKey>> {
 }
 
 fn cursor(state: &MemoryState, owner: &Owner) -> Option<Cursor> {
-    read(state, &CursorKey(owner.0.clone(), owner.1))
+    read(state, &AccountKey(&owner.0))?.cursor(owner.1)
 }
 
 fn meta(state: &MemoryState) -> Meta {
@@ -215,7 +240,7 @@ fn accounts(state: &MemoryState) -> Vec<(UserId, Account)> {
     let users = keys
         .iter()
         .map(|key| UserId::new(String::from_utf8(key[2..].to_vec()).unwrap()).expect("a user"));
-    users.map(|user| (user.clone(), read(state, &AccountKey(user)).unwrap())).collect()
+    users.map(|user| (user.clone(), read(state, &AccountKey(&user)).unwrap())).collect()
 }
 
 fn of_kind(state: &MemoryState, kind: Kind) -> Vec<Vec<u8>> {
@@ -225,5 +250,5 @@ fn of_kind(state: &MemoryState, kind: Kind) -> Vec<Vec<u8>> {
 
 pub(super) fn read<K: Key>(state: &MemoryState, key: &K) -> Option<K::Value> {
     let value = state.get(&key.to_bytes()).expect("memory does not fail");
-    value.map(|value| K::decode(&value).expect("a sound record"))
+    value.map(|value| K::Value::from_bytes(&value).expect("a sound record"))
 }

@@ -14,7 +14,7 @@ use crate::{
     generate,
     machine::{Bounds, apply_within},
     outcome::{Malformed, Outcome, Refusal},
-    record::meta::MetaKey,
+    record::{meta::MetaKey, queue::Line},
 };
 
 fn malformed(what: Malformed) -> Outcome {
@@ -78,7 +78,7 @@ fn a_full_upload_fits_and_comes_out_in_order() {
 
 #[test]
 fn beyond_the_limit_the_oldest_bucket_is_dropped() {
-    let bounds = Bounds { buckets: 3, ..Bounds::STANDARD };
+    let bounds = Bounds { buckets: 2, ..Bounds::STANDARD };
     let policy = Policy {
         per_caller: BucketPolicy { capacity: 1, refill_ms: 1_000 },
         per_target: BucketPolicy { capacity: 9, refill_ms: 1_000 },
@@ -86,15 +86,15 @@ fn beyond_the_limit_the_oldest_bucket_is_dropped() {
     };
     let mut state = Shard::new().state;
     let mut commands = vec![register(1, 1, &[1, 2, 3, 4, 5])];
-    // The buckets of the target and of two callers fit, that of the third caller does not.
+    // The buckets of two callers fit, that of the third one does not.
     for (caller, request) in [("a", "1"), ("b", "1"), ("c", "1"), ("a", "2"), ("c", "2")] {
         commands.push(dispense(caller, request));
     }
     let batch = Batch { time: TimestampMs(1), policy, commands };
     let applied = apply_within(&state, LogIndex(1), &batch, &bounds).unwrap();
     state.commit(applied.changes);
-    let buckets = invariants::read(&state, &MetaKey).unwrap().buckets;
-    assert_eq!(buckets.len(), 3);
+    let meta = invariants::read(&state, &MetaKey).unwrap();
+    assert_eq!(meta.queue(Line::Buckets).len, 2);
     let withheld = applied.outcomes.iter().map(|outcome| format!("{outcome:?}"));
     let withheld: Vec<bool> = withheld.map(|outcome| outcome.contains("Withheld")).collect();
     // `a` was dropped for `c`, so that `a` has a full bucket again; `c` is still there, and empty.
@@ -111,9 +111,9 @@ fn what_has_expired_is_forgotten_by_batches_without_commands() {
     }
     let queues = |shard: &Shard| {
         let meta = invariants::read(&shard.state, &MetaKey).unwrap();
-        (meta.retries.len(), meta.buckets.len())
+        (meta.queue(Line::Retries).len, meta.queue(Line::Buckets).len)
     };
-    assert_eq!(queues(&shard), (20, 21));
+    assert_eq!(queues(&shard), (20, 20));
     shard.time += 100 * 60 * 1_000;
     let time = TimestampMs(shard.time);
     for _ in 0..6 {
