@@ -122,6 +122,7 @@ pub(crate) struct Demo {
 Examples:
   oncekey bench --local --noop --json bench.json --svg bench.svg
   oncekey bench --local --kill-leader 10 --clients 64
+  oncekey bench --local --stored 100000,10000000 --clients 64 --idle-s 30 --restart
   oncekey bench --endpoints http://10.0.0.1:8080,http://10.0.0.2:8080,http://10.0.0.3:8080")]
 pub(crate) struct Bench {
     /// The nodes, by the URLs that serve clients; the clients are spread over all of them.
@@ -158,11 +159,15 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "MS", default_value = "5000",
           value_parser = clap::value_parser!(u64).range(100..=600_000))]
     pub(crate) duration_ms: u64,
-    /// One-time prekeys published before the first measurement, in total; more follow when they run
-    /// low.
-    #[arg(long, value_name = "N", default_value = "300000",
+    /// One-time prekeys that the nodes hold before the measurements, in total; of several numbers,
+    /// everything is measured at each, from the least to the most. More follow when they run low.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "300000",
           value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    pub(crate) opks: u64,
+    pub(crate) stored: Vec<u64>,
+    /// Once the most keys are stored, measure for this long what the local nodes use without load.
+    #[arg(long, value_name = "S", conflicts_with = "endpoints", default_value = "0",
+          value_parser = clap::value_parser!(u64).range(..=3600))]
+    pub(crate) idle_s: u64,
     /// Threads that drive the clients.
     #[arg(long, value_name = "N", default_value = "1",
           value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -174,6 +179,10 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", conflicts_with = "endpoints", num_args = 0..=1, default_value = "0",
           default_missing_value = "1", value_parser = clap::value_parser!(u16).range(..=100))]
     pub(crate) kill_leader: u16,
+    /// At the end restart each local node, after SIGTERM and after SIGKILL, and measure how long it
+    /// takes to be ready.
+    #[arg(long, conflicts_with = "endpoints")]
+    pub(crate) restart: bool,
     /// Write the figures to this file, as JSON.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) json: Option<PathBuf>,

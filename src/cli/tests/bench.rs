@@ -16,13 +16,13 @@ fn number(report: &Value, pointer: &str) -> f64 {
 }
 
 #[test]
-fn a_local_cluster_is_measured_loses_its_leader_and_issues_no_key_twice() {
+fn a_local_cluster_is_measured_loses_its_leader_restarts_and_issues_no_key_twice() {
     let dir = tempfile::tempdir().expect("a folder");
     let (json, svg) = (dir.path().join("bench.json"), dir.path().join("bench.svg"));
     let output = Command::new(env!("CARGO_BIN_EXE_oncekey"))
         .args(["bench", "--local", "--shards", "2", "--clients", "1,8", "--runs", "1"])
-        .args(["--warm-up-ms", "200", "--duration-ms", "2000", "--opks", "1000"])
-        .args(["--noop", "--kill-leader"])
+        .args(["--warm-up-ms", "200", "--duration-ms", "1000", "--stored", "1000,3000"])
+        .args(["--noop", "--kill-leader", "--idle-s", "1", "--restart"])
         .arg("--json")
         .arg(&json)
         .arg("--svg")
@@ -39,14 +39,21 @@ fn a_local_cluster_is_measured_loses_its_leader_and_issues_no_key_twice() {
 
     let report: Value = serde_json::from_slice(&fs::read(json).expect("the report")).expect("JSON");
     assert_eq!(report["version"], 1);
-    assert_eq!(report["steps"].as_array().map(Vec::len), Some(2), "{report:#}");
-    for step in ["/steps/0", "/steps/1"] {
+    assert_eq!(report["steps"].as_array().map(Vec::len), Some(4), "{report:#}");
+    for step in ["/steps/0", "/steps/3"] {
         for figure in ["median/per_second", "median/p999_us", "noop_median/per_second", "over_noop"]
         {
             let value = number(&report, &format!("{step}/{figure}"));
             assert!(value > 0.0, "{step}/{figure} is {value}");
         }
     }
+    assert!(number(&report, "/loads/1/stored_opks") >= 3000.0);
+    assert!(number(&report, "/loads/1/sizes/2/state_bytes_per_opk") > 0.0);
+    assert_eq!(report["restarts"].as_array().map(Vec::len), Some(6), "{report:#}");
+    assert!(number(&report, "/restarts/5/ready_s") > 0.0);
+    assert!(number(&report, "/steps/1/median/entries_per_second") > 0.0);
+    assert!(number(&report, "/steps/1/median/syncs_per_second") > 0.0);
+    assert!(said.contains("restart until ready"), "{said}");
     assert!(number(&report, "/failover/rounds/0/cluster_gap_ms") > 0.0);
     assert!(number(&report, "/stock/delivered") > 0.0);
     for zero in ["/counts/double_issues", "/stock/undelivered", "/stock/still_held"] {
@@ -55,7 +62,9 @@ fn a_local_cluster_is_measured_loses_its_leader_and_issues_no_key_twice() {
     if cfg!(target_os = "linux") {
         assert!(number(&report, "/steps/0/p50_over_sync") > 0.0);
         assert!(number(&report, "/steps/1/runs/0/pops/written_bytes_per_answer") > 0.0);
-        assert!(number(&report, "/preload/sizes/2/resident_bytes") > 0.0);
+        assert!(number(&report, "/loads/0/sizes/2/resident_bytes") > 0.0);
+        assert!(number(&report, "/loads/0/sizes/2/resident_peak_bytes") > 0.0);
+        assert_eq!(report.pointer("/idle/nodes/2/node"), Some(&3.into()), "{report:#}");
     }
     assert!(fs::read_to_string(svg).expect("the picture").contains("leader killed"));
 }
@@ -66,6 +75,8 @@ fn a_bench_without_a_cluster_is_an_error_of_usage() {
         &["bench"][..],
         &["bench", "--endpoints", "http://127.0.0.1:1", "--kill-leader"],
         &["bench", "--endpoints", "http://127.0.0.1:1", "--local"],
+        &["bench", "--endpoints", "http://127.0.0.1:1", "--restart"],
+        &["bench", "--endpoints", "http://127.0.0.1:1", "--idle-s", "1"],
         &["bench", "--local", "--clients", "0"],
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_oncekey"))

@@ -12,6 +12,7 @@ use tokio::time::sleep_until;
 
 use super::{
     clients::{Clients, Counts, Trace, Work},
+    counters::{Pace, Reading, pace},
     figures::{Latency, Moment, Window, course},
     usage::Usage,
 };
@@ -51,18 +52,26 @@ pub(super) struct Run {
     /// Bytes that all servers together made the kernel write, for one answer, as the kernel counts
     /// them; see [`Usage`].
     pub(super) written_bytes_per_answer: Option<f64>,
+    /// Log entries of all shards.
+    pub(super) entries_per_second: Option<f64>,
+    /// Answers for one log entry.
+    pub(super) answers_per_entry: Option<f64>,
+    /// Syncs of the write-ahead log of one node.
+    pub(super) syncs_per_second: Option<f64>,
     /// Requests sent again, warm-up included.
     pub(super) retries: u64,
     pub(super) course: Vec<Moment>,
 }
 
 /// What is read at both ends of the span that is measured.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     /// What the servers have used.
     pub(super) servers: Option<Usage>,
     /// Bytes that reached their disk.
     pub(super) device_bytes: Option<u64>,
+    /// What they counted.
+    pub(super) counters: Vec<Reading>,
 }
 
 /// Measures `work` at `endpoints`, whose servers tell what they have used by `look`.
@@ -70,12 +79,13 @@ pub(super) async fn measure(
     work: &Work,
     endpoints: &Arc<[SocketAddr]>,
     plan: Plan,
-    look: impl Fn() -> Snapshot,
+    look: impl AsyncFn() -> Snapshot,
 ) -> Result<(Run, Counts)> {
     let clients = Clients::start(work, endpoints, plan.clients, plan.length());
     let snapshot = async |at: Duration| {
         sleep_until((clients.began + at).into()).await;
-        (look(), Usage::own())
+        let own = Usage::own();
+        (look().await, own)
     };
     let before = snapshot(plan.warm_up).await;
     let after = snapshot(plan.length()).await;
@@ -85,6 +95,7 @@ pub(super) async fn measure(
         servers: since(after.0.servers, before.0.servers),
         device_bytes: after.0.device_bytes.zip(before.0.device_bytes).map(|(to, from)| to - from),
         own: since(after.1, before.1),
+        pace: pace(&before.0.counters, &after.0.counters),
     };
     Ok((evaluate(&traces, plan, used)?, counts))
 }
@@ -103,6 +114,7 @@ struct Used {
     servers: Option<Usage>,
     device_bytes: Option<u64>,
     own: Option<Usage>,
+    pace: Option<Pace>,
 }
 
 fn evaluate(traces: &[Trace], plan: Plan, used: Used) -> Result<Run> {
@@ -117,15 +129,22 @@ fn evaluate(traces: &[Trace], plan: Plan, used: Used) -> Result<Run> {
     #[expect(clippy::cast_precision_loss, reason = "exact to 2^53")]
     let share = |bytes: u64| bytes as f64 / answers;
     let cpu = |usage: Usage| usage.cpu.as_secs_f64() * 1000.0 / answers;
+    let per_second = answers / window.seconds();
     Ok(Run {
         seconds: window.seconds(),
         answers: samples.len(),
-        per_second: answers / window.seconds(),
+        per_second,
         latency: Latency::of(&samples),
         server_cpu_s_per_1000: used.servers.map(cpu),
         own_cpu_s_per_1000: used.own.map(cpu),
         device_bytes_per_answer: used.device_bytes.map(share),
         written_bytes_per_answer: used.servers.map(|usage| share(usage.written_bytes)),
+        entries_per_second: used.pace.map(|pace| pace.entries),
+        answers_per_entry: used
+            .pace
+            .filter(|pace| pace.entries > 0.0)
+            .map(|pace| per_second / pace.entries),
+        syncs_per_second: used.pace.map(|pace| pace.syncs),
         retries: counts(traces).retries,
         course: course(traces, window, STEP_MS),
     })
@@ -149,7 +168,8 @@ mod tests {
         let second = Duration::from_secs(1);
         let plan = Plan { clients: 1, warm_up: second, duration: 2 * second };
         let servers = Some(Usage { cpu: second, written_bytes: 300 });
-        let used = Used { servers, device_bytes: Some(200), own: None };
+        let pace = Some(Pace { entries: 0.25, syncs: 9.0 });
+        let used = Used { servers, device_bytes: Some(200), own: None, pace };
         let run = evaluate(&traces, plan, used).unwrap();
         assert_eq!((run.answers, run.seconds, run.per_second), (2, 2.0, 1.0));
         assert_eq!((run.latency.p50_us, run.latency.max_us, run.retries), (10, 20, 2));
@@ -157,6 +177,7 @@ mod tests {
         assert_eq!(run.written_bytes_per_answer, Some(150.0));
         assert_eq!(run.device_bytes_per_answer, Some(100.0));
         assert_eq!(run.own_cpu_s_per_1000, None);
+        assert_eq!((run.answers_per_entry, run.syncs_per_second), (Some(4.0), Some(9.0)));
 
         let plan = Plan { warm_up: 4 * second, ..plan };
         assert!(

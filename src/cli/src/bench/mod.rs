@@ -1,4 +1,5 @@
-//! `oncekey bench`: pops per second, how long they take, and what a killed leader costs.
+//! `oncekey bench`: pops per second, how long they take, what a killed leader costs, and what stored
+//! keys take up.
 //!
 //! Guarantees: every figure was measured in this one run, on real nodes with everything on that a
 //! node has by default; every key that came was compared with all others, and at the end with what
@@ -11,19 +12,25 @@
 //! Leaves out: other stores; open loops.
 
 mod clients;
+mod counters;
 mod failover;
 mod figures;
+mod idle;
 mod measure;
 pub(crate) mod noop;
 mod population;
+mod progress;
 mod publish;
 mod report;
+mod restart;
+mod settle;
 mod svg;
 mod target;
 mod usage;
 mod wire;
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::Path,
     sync::Arc,
@@ -40,7 +47,8 @@ use failover::Failover;
 use measure::{Plan, STEP_MS, Snapshot, measure};
 use noop::Noop;
 use population::{KEYS_PER_USER, Population};
-use report::{Pair, Preload, Report, Settings, Step};
+use report::{Load, Pair, Report, Settings, Step};
+use restart::{Restart, Way};
 use svg::Picture;
 use target::Target;
 use usage::Usage;
@@ -88,16 +96,23 @@ async fn bench(arguments: &Bench) -> Result<Report> {
         best_rate: RATE_ASSUMED / RATE_MARGIN,
         counts: Counts::default(),
     };
-    let preload = session.preload(arguments.opks).await?;
-    output::line(format_args!(
-        "{} one-time prekeys of {} users published in {:.1} s",
-        preload.opks, preload.users, preload.seconds
-    ));
-    let mut report = Report::new(settings(arguments, session.target.endpoints.len()), preload);
-    for clients in &arguments.clients {
-        if let Some(step) = session.step(plan(arguments, *clients), arguments.runs).await? {
-            output::line(step.summary());
-            report.steps.push(step);
+    let mut report = Report::new(settings(arguments, session.target.endpoints.len()));
+    let stored: BTreeSet<u64> = arguments.stored.iter().copied().collect();
+    for opks in &stored {
+        let load = session.load(*opks).await?;
+        output::line(load.summary());
+        report.loads.push(load);
+        if arguments.idle_s > 0 && stored.last() == Some(opks) {
+            let length = Duration::from_secs(arguments.idle_s);
+            let idle = idle::idle(&session.target, length).await;
+            output::line(idle.summary());
+            report.idle = Some(idle);
+        }
+        for clients in &arguments.clients {
+            if let Some(step) = session.step(plan(arguments, *clients), arguments.runs).await? {
+                output::line(step.summary());
+                report.steps.push(step);
+            }
         }
     }
     if arguments.kill_leader > 0 {
@@ -105,11 +120,14 @@ async fn bench(arguments: &Bench) -> Result<Report> {
         let plan = failover::plan(plan(arguments, most.min(FAILOVER_CLIENTS)));
         report.failover = Some(session.kill_leaders(plan, arguments.kill_leader).await?);
     }
+    report.sizes_at_end = session.target.sizes(session.population.stored())?;
+    if arguments.restart {
+        report.restarts = session.restart_nodes().await?;
+    }
     report.counts = session.counts;
     report.stock = publish::take_stock(&session.population, &session.target.endpoints).await?;
-    report.sizes_at_end = session.target.sizes()?;
     session.target.finish().await?;
-    Ok(report)
+    Ok(report.judged())
 }
 
 fn settings(arguments: &Bench, endpoints: usize) -> Settings {
@@ -147,22 +165,41 @@ struct Session {
 }
 
 impl Session {
-    async fn preload(&mut self, opks: u64) -> Result<Preload> {
+    /// Publishes until `opks` keys are stored, and waits until the disks are still.
+    async fn load(&mut self, opks: u64) -> Result<Load> {
+        let (published, users) = (self.population.published(), self.population.users());
         let started = Instant::now();
-        self.publish(opks).await?;
-        Ok(Preload {
-            opks: self.population.published(),
-            users: self.population.users(),
-            seconds: started.elapsed().as_secs_f64(),
-            sizes: self.target.sizes()?,
+        let lacking = opks.saturating_sub(self.population.stored());
+        self.publish(lacking).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        if lacking > 0 {
+            let population = Arc::get_mut(&mut self.population);
+            population.context("somebody still claims keys")?.pass_over_older();
+        }
+        let stored_opks = self.population.stored();
+        let state_bytes = || {
+            let sizes = self.target.sizes(stored_opks)?;
+            Ok(sizes.iter().map(|size| size.state_bytes).sum())
+        };
+        let settled_s =
+            if self.target.is_local() { settle::settle(state_bytes).await? } else { None };
+        Ok(Load {
+            stored_opks,
+            opks: self.population.published() - published,
+            users: self.population.users() - users,
+            seconds,
+            settled_s,
+            sizes: self.target.sizes(stored_opks)?,
         })
     }
 
     /// Publishes at least `opks` keys.
     async fn publish(&mut self, opks: u64) -> Result<()> {
-        let users = opks.div_ceil(KEYS_PER_USER.into());
-        let grown = publish::grow(&self.population, &self.target.endpoints, users).await?;
-        self.population = Arc::new(grown);
+        if opks > 0 {
+            let users = opks.div_ceil(KEYS_PER_USER.into());
+            let grown = publish::grow(&self.population, &self.target.endpoints, users).await?;
+            self.population = Arc::new(grown);
+        }
         Ok(())
     }
 
@@ -174,10 +211,7 @@ impl Session {
             reason = "a rate that was measured, times minutes"
         )]
         let needed = (self.best_rate * RATE_MARGIN * length.as_secs_f64()) as u64;
-        match needed.saturating_sub(self.population.unclaimed()) {
-            0 => Ok(()),
-            lacking => self.publish(lacking).await,
-        }
+        self.publish(needed.saturating_sub(self.population.unclaimed())).await
     }
 
     /// Measures one number of clients.
@@ -201,9 +235,9 @@ impl Session {
         };
         let noop = match &self.noop {
             Some(noop) => {
-                let look = || Snapshot {
+                let look = async || Snapshot {
                     servers: noop.process_id().and_then(Usage::of),
-                    device_bytes: None,
+                    ..Snapshot::default()
                 };
                 let at = Arc::from([noop.address]);
                 let (run, counts) = measure(&Work::Nothing, &at, plan, look).await?;
@@ -212,11 +246,12 @@ impl Session {
             }
             None => None,
         };
-        let stored_opks = self.population.unclaimed();
+        let stored_opks = self.population.stored();
         let work = Work::Pops(Arc::clone(&self.population));
-        let look = || Snapshot {
+        let look = async || Snapshot {
             servers: self.target.usage(),
             device_bytes: self.target.device_written_bytes(),
+            counters: self.target.counters().await,
         };
         let (pops, counts) = measure(&work, &self.target.endpoints, plan, look).await?;
         self.counts.add(counts);
@@ -237,5 +272,21 @@ impl Session {
             rounds.push(round);
         }
         Ok(Failover::new(plan.clients, rounds))
+    }
+
+    /// Restarts each node in each way.
+    async fn restart_nodes(&mut self) -> Result<Vec<Restart>> {
+        let mut restarts = Vec::new();
+        for way in [Way::Sigterm, Way::Sigkill] {
+            for node in self.target.cluster()?.nodes() {
+                let restart = restart::restart(&mut self.target, node, way).await?;
+                output::line(format_args!(
+                    "node {node} restarted after {way}: ready in {:.2} s",
+                    restart.ready_s
+                ));
+                restarts.push(restart);
+            }
+        }
+        Ok(restarts)
     }
 }

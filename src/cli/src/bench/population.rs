@@ -31,6 +31,8 @@ pub(super) struct Population {
     prefix: String,
     generations: Vec<Arc<Generation>>,
     claims: AtomicU64,
+    /// Keys that are never claimed.
+    passed_over: u64,
 }
 
 /// Users that were published together.
@@ -69,6 +71,7 @@ impl Population {
             prefix: format!("bench-{run:016x}"),
             generations: Vec::new(),
             claims: AtomicU64::new(0),
+            passed_over: 0,
         }
     }
 
@@ -79,7 +82,22 @@ impl Population {
         let mut generations = self.generations.clone();
         generations.push(Arc::new(Generation { first: self.users(), users, came }));
         let claims = self.claims.load(Ordering::Relaxed).min(self.published());
-        Self { prefix: self.prefix.clone(), generations, claims: AtomicU64::new(claims) }
+        Self {
+            prefix: self.prefix.clone(),
+            generations,
+            claims: AtomicU64::new(claims),
+            passed_over: self.passed_over,
+        }
+    }
+
+    /// Lets the next claims be those of the users published last; what is left of the others stays
+    /// where it is. Else a few users of old would be all that a short run visits.
+    pub(super) fn pass_over_older(&mut self) {
+        let newest = self.generations.last().map_or(0, |newest| newest.keys());
+        let from = self.published() - newest;
+        let claims = self.claims.get_mut();
+        self.passed_over += from.saturating_sub(*claims);
+        *claims = from.max(*claims);
     }
 
     /// Users published.
@@ -97,12 +115,17 @@ impl Population {
         self.published().saturating_sub(self.claims.load(Ordering::Relaxed))
     }
 
+    /// Keys that the nodes hold, those in flight aside.
+    pub(super) fn stored(&self) -> u64 {
+        self.unclaimed() + self.passed_over
+    }
+
     /// The next claim; none when every key is claimed.
     pub(super) fn claim(&self) -> Option<Claim> {
         let number = self.claims.fetch_add(1, Ordering::Relaxed);
         let mut within = number;
         for (position, generation) in self.generations.iter().enumerate() {
-            let keys = generation.users * u64::from(KEYS_PER_USER);
+            let keys = generation.keys();
             if within < keys {
                 let user = within % generation.users * (STRIDE % generation.users);
                 let user = user % generation.users;
@@ -158,6 +181,10 @@ impl Population {
 }
 
 impl Generation {
+    fn keys(&self) -> u64 {
+        self.users * u64::from(KEYS_PER_USER)
+    }
+
     fn words(&self, user: u64) -> &[AtomicU64] {
         let start = usize::try_from(user).unwrap_or(usize::MAX) * WORDS_PER_USER;
         &self.came[start..start + WORDS_PER_USER]
@@ -194,6 +221,24 @@ mod tests {
         let population = population.grown(1);
         assert_eq!(population.unclaimed(), u64::from(KEYS_PER_USER));
         assert_eq!(population.claim().unwrap().number, u64::from(KEYS_PER_USER));
+    }
+
+    #[test]
+    fn keys_that_are_passed_over_stay_stored_and_are_never_claimed() {
+        let keys = u64::from(KEYS_PER_USER);
+        let population = Population::new(1).grown(2);
+        population.claim().unwrap();
+        let mut population = population.grown(3);
+        population.pass_over_older();
+        assert_eq!((population.unclaimed(), population.stored()), (3 * keys, 5 * keys - 1));
+        let mut population = population.grown(1);
+        population.pass_over_older();
+        population.pass_over_older();
+        assert_eq!((population.unclaimed(), population.stored()), (keys, 6 * keys - 1));
+        while let Some(claim) = population.claim() {
+            assert!(claim.number >= 5 * keys, "{claim:?}");
+        }
+        assert_eq!(population.stored(), 5 * keys - 1);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What happens before and after the load: publishing keys, and taking stock.
 //!
 //! Guarantees: the keys are real, made and signed by the client library; a node verifies every one
-//! of them, which is most of what publishing costs. Leaves out: the secrets, which are erased at
-//! once.
+//! of them. These three are what publishing costs, and keep all cores busy: no key is made or signed
+//! on the threads that drive the requests. Leaves out: the secrets, which are erased at once.
 
 use std::{
     net::SocketAddr,
@@ -15,7 +15,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use indicatif::{ProgressBar, ProgressStyle};
 use oncekey_api::{device::Status, path};
 use oncekey_client::{
     Lifetimes,
@@ -31,6 +30,7 @@ use tokio::{
 
 use super::{
     population::{DEVICE, KEYS_PER_USER, Population},
+    progress::Progress,
     wire::{Connection, ExchangeError, write_request},
 };
 
@@ -52,10 +52,11 @@ pub(super) async fn grow(
     let first = population.users();
     let grown = Arc::new(population.grown(users));
     let numbers = Arc::new(Numbers::new(first..first + users));
-    let bar = bar("publishing", users);
+    let progress = Progress::start("publishing", users, KEYS_PER_USER.into(), "keys");
     let mut workers = JoinSet::new();
     for worker in 0..WORKERS {
-        let (population, numbers, bar) = (Arc::clone(&grown), Arc::clone(&numbers), bar.clone());
+        let (population, numbers) = (Arc::clone(&grown), Arc::clone(&numbers));
+        let progress = progress.clone();
         let mut sender = Sender::new(endpoints, worker);
         workers.spawn(async move {
             while let Some(number) = numbers.next() {
@@ -63,7 +64,7 @@ pub(super) async fn grow(
                 let path = path::device(&user, DEVICE);
                 let body = tokio::task::spawn_blocking(move || registration(user)).await??;
                 sender.send("PUT", &path, &body).await.context("a user cannot be published")?;
-                bar.inc(1);
+                progress.step();
             }
             anyhow::Ok(())
         });
@@ -71,7 +72,7 @@ pub(super) async fn grow(
     while let Some(ended) = workers.join_next().await {
         ended??;
     }
-    bar.finish_and_clear();
+    progress.finish();
     Arc::into_inner(grown).context("a publisher goes on")
 }
 
@@ -83,12 +84,11 @@ pub(super) async fn take_stock(
 ) -> Result<Stock> {
     let visited: Arc<[(u64, u32)]> = population.visited().collect();
     let numbers = Arc::new(Numbers::new(0..u64::try_from(visited.len())?));
-    let bar = bar("taking stock", u64::try_from(visited.len())?);
+    let progress = Progress::start("taking stock", u64::try_from(visited.len())?, 1, "users");
     let mut workers = JoinSet::new();
     for worker in 0..WORKERS {
-        let (population, numbers, bar) =
-            (Arc::clone(population), Arc::clone(&numbers), bar.clone());
-        let visited = Arc::clone(&visited);
+        let (population, numbers) = (Arc::clone(population), Arc::clone(&numbers));
+        let (visited, progress) = (Arc::clone(&visited), progress.clone());
         let mut sender = Sender::new(endpoints, worker);
         workers.spawn(async move {
             let mut stock = Stock::default();
@@ -98,7 +98,7 @@ pub(super) async fn take_stock(
                 let reply = sender.send("GET", &path, b"").await.context("a pool is not known")?;
                 let status: Status = serde_json::from_slice(&reply)?;
                 stock.add_user(KEYS_PER_USER.saturating_sub(status.pool.count), came);
-                bar.inc(1);
+                progress.step();
             }
             anyhow::Ok(stock)
         });
@@ -107,7 +107,7 @@ pub(super) async fn take_stock(
     while let Some(ended) = workers.join_next().await {
         stock.add(ended??);
     }
-    bar.finish_and_clear();
+    progress.finish();
     Ok(stock)
 }
 
@@ -230,13 +230,6 @@ fn registration(user: UserId) -> Result<Vec<u8>> {
     let device = Device::generate(user, DEVICE, None, &mut rand::rng());
     let staged = device.register(&nothing, usize::try_from(KEYS_PER_USER)?, None, at)?;
     Ok(staged.write.body)
-}
-
-/// A bar that is drawn on a terminal only.
-fn bar(name: &'static str, users: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix:>16} [{bar:40}] {pos}/{len} users");
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(users).with_style(style).with_prefix(name)
 }
 
 #[cfg(test)]

@@ -4,44 +4,58 @@
 //! engine and shards; no guarantee and no limit is relaxed for it. Leaves out: processor time, disk
 //! and memory of nodes elsewhere.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use oncekey_cluster::Cluster;
 use oncekey_types::{NodeId, limits};
 use serde::Serialize;
 
-use super::usage::{Usage, device_written_bytes, disk_bytes, resident_bytes};
+use super::{
+    counters::{self, Reading},
+    usage::{Memory, Usage, device_written_bytes, disk_bytes},
+};
 use crate::args::Bench;
 
 const NODES: u16 = 3;
+/// Time for a local node to be ready: long, for a slow start is a figure and not a failure.
+const READY_LIMIT: Duration = Duration::from_secs(600);
 
 pub(super) struct Target {
     pub(super) endpoints: Arc<[SocketAddr]>,
+    /// The admin listeners of the local nodes.
+    admins: Arc<[SocketAddr]>,
     cluster: Option<Cluster>,
 }
 
 /// What one local node takes up.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct NodeSize {
-    node: NodeId,
-    pub(super) resident_bytes: Option<u64>,
+    pub(super) node: NodeId,
+    #[serde(flatten)]
+    pub(super) memory: Option<Memory>,
     pub(super) state_bytes: u64,
+    /// The state over the keys that are stored.
+    pub(super) state_bytes_per_opk: f64,
     pub(super) log_bytes: u64,
 }
 
 impl Target {
     pub(super) async fn start(arguments: &Bench) -> Result<Self> {
         if !arguments.local {
-            return Ok(Self { endpoints: resolve(&arguments.endpoints).await?, cluster: None });
+            let endpoints = resolve(&arguments.endpoints).await?;
+            return Ok(Self { endpoints, admins: Arc::default(), cluster: None });
         }
-        let mut builder = Cluster::builder().nodes(NODES).engine(arguments.engine);
+        let mut builder =
+            Cluster::builder().nodes(NODES).engine(arguments.engine).ready_limit(READY_LIMIT);
         if let Some(shards) = arguments.shards {
             builder = builder.shards(shards);
         }
         let cluster = builder.start().await?;
         let endpoints = resolve(&cluster.endpoints()).await?;
-        Ok(Self { endpoints, cluster: Some(cluster) })
+        let admins: Vec<_> = cluster.nodes().iter().map(|node| cluster.admin(*node)).collect();
+        let admins = resolve(&admins).await?;
+        Ok(Self { endpoints, admins, cluster: Some(cluster) })
     }
 
     /// What all local nodes have used; none when there are none, or one of them is down.
@@ -52,24 +66,45 @@ impl Target {
         Usage::sum(&ids?)
     }
 
+    /// What each local node has used; nodes that are down are left out.
+    pub(super) fn usages(&self) -> Vec<(NodeId, Usage)> {
+        let Some(cluster) = &self.cluster else { return Vec::new() };
+        let usage = |node| Some((node, Usage::of(cluster.process_id(node)?)?));
+        cluster.nodes().into_iter().filter_map(usage).collect()
+    }
+
+    /// What each local node has counted; empty when there are none, or one does not answer.
+    pub(super) async fn counters(&self) -> Vec<Reading> {
+        counters::read(&self.admins).await.unwrap_or_default()
+    }
+
     /// Bytes that reached the disk of the local nodes, of whichever process.
     pub(super) fn device_written_bytes(&self) -> Option<u64> {
         device_written_bytes(self.dir()?)
     }
 
-    /// What each local node takes up.
-    pub(super) fn sizes(&self) -> Result<Vec<NodeSize>> {
+    /// What each local node takes up while it stores `opks` keys.
+    pub(super) fn sizes(&self, opks: u64) -> Result<Vec<NodeSize>> {
         let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
         let size = |node| {
             let data = cluster.data_dir(node).context("the node has no data")?;
+            let state_bytes = disk_bytes(&data.join("state"))?;
+            #[expect(clippy::cast_precision_loss, reason = "exact to 2^53")]
+            let state_bytes_per_opk = state_bytes as f64 / opks.max(1) as f64;
             Ok(NodeSize {
                 node,
-                resident_bytes: cluster.process_id(node).and_then(resident_bytes),
-                state_bytes: disk_bytes(&data.join("state"))?,
+                memory: cluster.process_id(node).and_then(Memory::of),
+                state_bytes,
+                state_bytes_per_opk,
                 log_bytes: disk_bytes(&data.join("log"))?,
             })
         };
         cluster.nodes().into_iter().map(size).collect()
+    }
+
+    /// Whether the nodes are ours.
+    pub(super) fn is_local(&self) -> bool {
+        self.cluster.is_some()
     }
 
     /// A folder on the disk of the local nodes.

@@ -57,10 +57,24 @@ impl Usage {
     }
 }
 
-/// Memory that the process `id` has resident, in bytes.
-pub(super) fn resident_bytes(id: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    Some(field(&status, "VmRSS:")? * 1024)
+/// Memory that one process has resident.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct Memory {
+    /// Now.
+    pub(super) resident_bytes: u64,
+    /// The most since it started.
+    pub(super) resident_peak_bytes: u64,
+}
+
+impl Memory {
+    /// Of the process `id`.
+    pub(super) fn of(id: u32) -> Option<Self> {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+        Some(Self {
+            resident_bytes: field(&status, "VmRSS:")? * 1024,
+            resident_peak_bytes: field(&status, "VmHWM:")? * 1024,
+        })
+    }
 }
 
 /// Bytes that reached the disk below `dir` since the machine started, of whichever process.
@@ -82,11 +96,12 @@ pub(super) fn disk_bytes(dir: &Path) -> io::Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let at = entry.metadata();
-        sum += match at {
-            Ok(at) if at.is_dir() => disk_bytes(&entry.path())?,
-            Ok(at) => at.blocks() * BLOCK_BYTES,
-            // An engine that works removes files.
+        let bytes = entry.metadata().and_then(|at| {
+            if at.is_dir() { disk_bytes(&entry.path()) } else { Ok(at.blocks() * BLOCK_BYTES) }
+        });
+        sum += match bytes {
+            Ok(bytes) => bytes,
+            // An engine that works removes files and folders.
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
         };
@@ -191,7 +206,9 @@ mod tests {
             return;
         }
         assert!(Usage::own().is_some());
-        assert!(resident_bytes(std::process::id()).unwrap() > 1 << 20);
+        let memory = Memory::of(std::process::id()).unwrap();
+        assert!(memory.resident_bytes > 1 << 20, "{memory:?}");
+        assert!(memory.resident_peak_bytes > 1 << 20, "{memory:?}");
         assert_eq!(Usage::sum(&[std::process::id(), u32::MAX]), None);
     }
 

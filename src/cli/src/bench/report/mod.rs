@@ -1,24 +1,21 @@
-//! What the benchmark found: as JSON, as a table and as a verdict.
+//! What the benchmark found: as JSON, as tables and as a verdict.
 //!
 //! Guarantees: the figures of a step are medians over its runs; a ratio is the median of the ratios
-//! of pairs that were measured one right after the other. Leaves out: judgement of speed; only a
-//! broken promise makes the command fail.
+//! of pairs that were measured one right after the other. Leaves out: judgement of speed; the bars
+//! are told, but only a broken promise makes the command fail.
 
-use std::fmt;
+mod bars;
+mod table;
+mod tables;
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use super::{
-    clients::Counts,
-    failover::{Failover, Round},
-    figures::median,
-    measure::Run,
-    publish::Stock,
-    svg::Panel,
-    target::NodeSize,
-    usage::Machine,
+    clients::Counts, failover::Failover, figures::median, idle::Idle, measure::Run, publish::Stock,
+    restart::Restart, svg::Panel, target::NodeSize, usage::Machine,
 };
+use bars::Bar;
 
 /// Version of the form of the JSON; readers refuse what they do not know.
 const VERSION: u32 = 1;
@@ -29,12 +26,15 @@ pub(super) struct Report {
     version: u32,
     pub(super) machine: Machine,
     pub(super) settings: Settings,
-    pub(super) preload: Preload,
+    pub(super) loads: Vec<Load>,
+    pub(super) idle: Option<Idle>,
     pub(super) steps: Vec<Step>,
     pub(super) failover: Option<Failover>,
+    pub(super) restarts: Vec<Restart>,
     pub(super) sizes_at_end: Vec<NodeSize>,
     pub(super) counts: Counts,
     pub(super) stock: Stock,
+    bars: Vec<Bar>,
 }
 
 /// What was asked for.
@@ -50,19 +50,46 @@ pub(super) struct Settings {
     pub(super) threads: u16,
 }
 
-/// The keys published before the first measurement.
+/// Keys published before measurements.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Preload {
+pub(super) struct Load {
+    /// Keys that the nodes hold then.
+    pub(super) stored_opks: u64,
+    /// Keys published for it.
     pub(super) opks: u64,
     pub(super) users: u64,
     pub(super) seconds: f64,
+    /// Time from then until the state on the disks kept its size; none when it did not in time, or
+    /// the nodes are elsewhere.
+    pub(super) settled_s: Option<f64>,
+    /// Once it had settled.
     pub(super) sizes: Vec<NodeSize>,
+}
+
+impl Load {
+    /// One line for who watches.
+    pub(super) fn summary(&self) -> String {
+        let Self { stored_opks, opks, users, seconds, settled_s, sizes } = self;
+        #[expect(clippy::cast_precision_loss, reason = "exact to 2^53")]
+        let rate = *opks as f64 / seconds.max(1e-3);
+        let settled = match settled_s {
+            Some(settled_s) => format!("; the disks were still after {settled_s:.0} s"),
+            None if sizes.is_empty() => String::new(),
+            None => "; the disks were never still".to_owned(),
+        };
+        format!(
+            "{opks} one-time prekeys of {users} users published in {seconds:.1} s, {rate:.0}/s; \
+             {stored_opks} are stored{settled}"
+        )
+    }
 }
 
 /// One number of clients.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Step {
     clients: u16,
+    /// Keys that the nodes held when the first run began.
+    stored_opks: u64,
     median: Figures,
     noop_median: Option<Figures>,
     /// Pops per second over answers per second of the no-op server.
@@ -96,6 +123,9 @@ struct Figures {
     own_cpu_s_per_1000: Option<f64>,
     device_bytes_per_answer: Option<f64>,
     written_bytes_per_answer: Option<f64>,
+    entries_per_second: Option<f64>,
+    answers_per_entry: Option<f64>,
+    syncs_per_second: Option<f64>,
 }
 
 impl Figures {
@@ -115,6 +145,9 @@ impl Figures {
             own_cpu_s_per_1000: maybe(|run| run.own_cpu_s_per_1000),
             device_bytes_per_answer: maybe(|run| run.device_bytes_per_answer),
             written_bytes_per_answer: maybe(|run| run.written_bytes_per_answer),
+            entries_per_second: maybe(|run| run.entries_per_second),
+            answers_per_entry: maybe(|run| run.answers_per_entry),
+            syncs_per_second: maybe(|run| run.syncs_per_second),
         })
     }
 }
@@ -132,6 +165,7 @@ impl Step {
         });
         Some(Self {
             clients,
+            stored_opks: runs.first()?.stored_opks,
             median: Figures::of(&pops)?,
             noop_median: Figures::of(&noops),
             over_noop: median(over_noop),
@@ -153,18 +187,27 @@ impl Step {
 }
 
 impl Report {
-    pub(super) fn new(settings: Settings, preload: Preload) -> Self {
+    pub(super) fn new(settings: Settings) -> Self {
         Self {
             version: VERSION,
             machine: Machine::here(),
             settings,
-            preload,
+            loads: Vec::new(),
+            idle: None,
             steps: Vec::new(),
             failover: None,
+            restarts: Vec::new(),
             sizes_at_end: Vec::new(),
             counts: Counts::default(),
             stock: Stock::default(),
+            bars: Vec::new(),
         }
+    }
+
+    /// The same with every figure that has a bar beside it, once all is measured.
+    pub(super) fn judged(self) -> Self {
+        let bars = bars::all(&self);
+        Self { bars, ..self }
     }
 
     /// Fails when a promise was broken.
@@ -201,157 +244,8 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.machine.optimised() {
-            writeln!(
-                f,
-                "\nThis program was built without optimisation; the figures mean nothing."
-            )?;
-        }
-        if !self.steps.is_empty() {
-            writeln!(f, "\n{}", self.speed())?;
-        }
-        if let Some(failover) = &self.failover {
-            writeln!(f, "\n{}", failovers(failover))?;
-        }
-        write!(f, "\n{}", self.audit())
-    }
-}
-
-impl Report {
-    fn speed(&self) -> Table {
-        let mut table = Table::new(&[
-            "clients",
-            "pops/s",
-            "min..max",
-            "p50 ms",
-            "p99 ms",
-            "p99.9 ms",
-            "node CPU s/1k",
-            "own CPU s/1k",
-            "disk B/pop",
-            "no-op/s",
-            "own, no-op",
-            "over no-op",
-            "p50/sync",
-        ]);
-        for step in &self.steps {
-            let Figures { per_second_range: [min, max], .. } = step.median;
-            let noop = step.noop_median.as_ref();
-            table.row([
-                step.clients.to_string(),
-                format!("{:.0}", step.median.per_second),
-                format!("{min:.0}..{max:.0}"),
-                format!("{:.2}", step.median.p50_us / 1e3),
-                format!("{:.2}", step.median.p99_us / 1e3),
-                format!("{:.2}", step.median.p999_us / 1e3),
-                optional(step.median.server_cpu_s_per_1000, 3),
-                optional(step.median.own_cpu_s_per_1000, 3),
-                optional(step.median.device_bytes_per_answer, 0),
-                optional(noop.map(|noop| noop.per_second), 0),
-                optional(noop.and_then(|noop| noop.own_cpu_s_per_1000), 3),
-                optional(step.over_noop, 2),
-                optional(step.p50_over_sync, 1),
-            ]);
-        }
-        table
-    }
-
-    fn audit(&self) -> Table {
-        let mut table = Table::new(&["", "must be", "is"]);
-        let Counts { retries, double_issues, foreign_keys, without_key, refused, unanswered } =
-            self.counts;
-        let Stock { delivered, undelivered, still_held } = self.stock;
-        for (name, must, is) in [
-            ("keys delivered", "", delivered),
-            ("requests sent again", "", retries),
-            ("double issues", "0", double_issues),
-            ("keys never published", "0", foreign_keys),
-            ("keys used up but not delivered", "0", undelivered),
-            ("keys delivered but still held", "0", still_held),
-            ("fetches never answered", "0", unanswered),
-            ("fetches without a key", "0", without_key),
-            ("fetches refused", "0", refused),
-        ] {
-            table.row([name.to_owned(), must.to_owned(), is.to_string()]);
-        }
-        table
-    }
-}
-
 fn clients(number: u16) -> String {
     if number == 1 { "1 client".to_owned() } else { format!("{number} clients") }
-}
-
-fn failovers(failover: &Failover) -> Table {
-    let mut table = Table::new(&[
-        "leader killed",
-        "shards led",
-        "longest gap ms",
-        "worst client ms",
-        "retries",
-    ]);
-    for Round { node, shards_led, cluster_gap_ms, worst_client_gap_ms, retries, .. } in
-        &failover.rounds
-    {
-        table.row([
-            format!("node {node}"),
-            shards_led.to_string(),
-            format!("{cluster_gap_ms:.0}"),
-            format!("{worst_client_gap_ms:.0}"),
-            retries.to_string(),
-        ]);
-    }
-    table.row([
-        "median".to_owned(),
-        String::new(),
-        optional(failover.median_cluster_gap_ms, 0),
-        optional(failover.median_worst_client_gap_ms, 0),
-        String::new(),
-    ]);
-    table
-}
-
-fn optional(value: Option<f64>, digits: usize) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
-}
-
-/// Lines whose columns stand below each other: the first to the left, the others to the right.
-struct Table(Vec<Vec<String>>);
-
-impl Table {
-    fn new(head: &[&str]) -> Self {
-        Self(vec![head.iter().map(|&name| name.to_owned()).collect()])
-    }
-
-    fn row<const N: usize>(&mut self, row: [String; N]) {
-        self.0.push(row.into());
-    }
-}
-
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let columns = self.0.iter().map(Vec::len).max().unwrap_or_default();
-        let width = |column: usize| {
-            self.0.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
-        };
-        let widths: Vec<usize> =
-            (0..columns).map(|column| width(column).unwrap_or_default()).collect();
-        for (line, row) in self.0.iter().enumerate() {
-            let end = if line + 1 < self.0.len() { "\n" } else { "" };
-            let cells: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .enumerate()
-                .map(|(column, (cell, &width))| {
-                    if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-                })
-                .collect();
-            write!(f, "{}{end}", cells.join("  ").trim_end())?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -359,7 +253,7 @@ mod tests {
     use super::*;
     use crate::bench::figures::Latency;
 
-    fn run(per_second: f64, p50_us: u32) -> Run {
+    pub(super) fn run(per_second: f64, p50_us: u32) -> Run {
         Run {
             seconds: 1.0,
             answers: 1,
@@ -369,12 +263,15 @@ mod tests {
             own_cpu_s_per_1000: None,
             device_bytes_per_answer: None,
             written_bytes_per_answer: None,
+            entries_per_second: Some(50.0),
+            answers_per_entry: None,
+            syncs_per_second: None,
             retries: 0,
             course: Vec::new(),
         }
     }
 
-    fn report() -> Report {
+    pub(super) fn report() -> Report {
         let settings = Settings {
             endpoints: 3,
             local: true,
@@ -384,7 +281,7 @@ mod tests {
             duration_ms: 1,
             threads: 1,
         };
-        Report::new(settings, Preload { opks: 0, users: 0, seconds: 0.0, sizes: Vec::new() })
+        Report::new(settings)
     }
 
     #[test]
@@ -402,6 +299,7 @@ mod tests {
         assert_eq!(step.median.per_second_range, [10.0, 30.0]);
         assert_eq!(step.median.server_cpu_s_per_1000, Some(0.1));
         assert_eq!(step.median.own_cpu_s_per_1000, None);
+        assert_eq!(step.median.entries_per_second, Some(50.0));
         assert!(Step::new(1, Vec::new()).is_none());
     }
 
@@ -422,13 +320,5 @@ mod tests {
             broken(&mut report);
             assert!(report.verdict().is_err(), "number {number}");
         }
-    }
-
-    #[test]
-    fn columns_stand_below_each_other() {
-        let mut table = Table::new(&["name", "n"]);
-        table.row(["a".into(), "100".into()]);
-        table.row(["bb".into(), String::new()]);
-        assert_eq!(table.to_string(), "name    n\na     100\nbb");
     }
 }
