@@ -46,9 +46,13 @@ enum Command {
 
 /// Compare.
 ///
-/// Needs the rivals' programs (see install.sh) and about 5 GiB on the disk of the folder. Run it on
-/// a machine that does nothing else.
+/// Needs the rivals' programs (see install.sh) and about 5 GiB on the disk of the folder. With the
+/// defaults it takes about 25 minutes. Run it on a machine that does nothing else.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  peers run --oncekey ../target/release/oncekey --json peers.json
+  peers run --rivals etcd --runs 1 --duration-ms 1000 --clients 1,64")]
 struct Run {
     /// The release build of oncekey; without it only the rivals are measured.
     #[arg(long, value_name = "PROGRAM", value_hint = ValueHint::FilePath)]
