@@ -34,8 +34,8 @@ macro_rules! text_id {
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[cfg_attr(
             feature = "serde",
-            derive(serde::Serialize, serde::Deserialize),
-            serde(into = "String", try_from = "String")
+            derive(serde::Deserialize),
+            serde(try_from = "String")
         )]
         pub struct $name(String);
 
@@ -68,6 +68,14 @@ macro_rules! text_id {
             #[must_use]
             pub fn as_bytes(&self) -> &[u8] {
                 self.0.as_bytes()
+            }
+        }
+
+        /// Written without the copy that `serde(into)` makes.
+        #[cfg(feature = "serde")]
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
             }
         }
 
