@@ -3,6 +3,7 @@
 
 mod invariants;
 mod model;
+mod queues;
 mod rules;
 mod sequence;
 mod sizes;

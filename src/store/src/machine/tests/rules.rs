@@ -32,7 +32,7 @@ impl Shard {
         self.batch(vec![command]).remove(0)
     }
 
-    fn batch(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
+    pub(super) fn batch(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
         self.index += 1;
         let batch = Batch { time: TimestampMs(self.time), policy: self.policy, commands };
         let applied = apply(&self.state, LogIndex(self.index), &batch).unwrap();
