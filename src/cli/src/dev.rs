@@ -8,7 +8,7 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context, Result};
 use oncekey_api::{header, path};
 use oncekey_client::{
-    Client, NewDevice, SqliteKeyStore,
+    Client, NewDevice, SqliteKeyStore, StoreKey,
     http::{AnyNode, Config},
     keystore,
 };
@@ -21,6 +21,8 @@ use crate::{args::Dev, logging, output};
 const BASE_PORT: u16 = 8700;
 /// One-time prekeys that the sample device keeps on the servers.
 const POOL: usize = 100;
+/// Locks the sample device's key store. Of a sample, nothing is secret.
+const STORE_KEY: &[u8; 32] = b"the dev cluster keeps no secrets";
 /// Time between two looks at the nodes.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -84,10 +86,11 @@ async fn publish(cluster: &Cluster) -> Result<UserId> {
 }
 
 fn open_or_create(dir: &Path, nodes: &AnyNode, user: &UserId) -> Result<Client<AnyNode>> {
-    match Client::open(SqliteKeyStore::open(dir)?, nodes.clone()) {
+    let lock = StoreKey::from_bytes(STORE_KEY).into();
+    match Client::open(SqliteKeyStore::open(dir, &lock)?, nodes.clone()) {
         Err(keystore::Error::NoDevice) => {
             let new = NewDevice::new(user.clone(), 1);
-            Ok(Client::create(SqliteKeyStore::open(dir)?, nodes.clone(), new)?)
+            Ok(Client::create(SqliteKeyStore::open(dir, &lock)?, nodes.clone(), new)?)
         }
         opened => Ok(opened?),
     }

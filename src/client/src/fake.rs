@@ -8,13 +8,18 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use oncekey_api::{
     Base64, Code, Problem,
-    bundle::{Bundle, Fetch, Fetched, OneTimePreKeyStatus},
+    bundle::{
+        Bundle, Fetch, FetchMany, Fetched, FetchedMany, OneTimePreKeyStatus, Route as BundleRoute,
+        UserFetch, UserOutcome, UserResult,
+    },
     device::{AddOneTimePreKeys, Pool, Register, Registered, ReplaceSignedPreKey, Status},
     key::{DeviceList, IdentityKey, OneTimePreKey, SignedPreKey},
     problem::Members,
-    user::{Device, User},
+    user::{Device, DeviceListPut, User},
 };
-use oncekey_types::{DeviceId, OneTimePreKeyId, RegistrationId, RequestId, Seq, UserId};
+use oncekey_types::{
+    DeviceId, OneTimePreKeyId, RegistrationId, RequestId, Seq, ShardId, TimestampMs, UserId,
+};
 use oncekey_x3dh::device_list::DeviceList as Parsed;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
@@ -49,6 +54,7 @@ struct Inner {
     tamper: Option<Tamper>,
     reissue: bool,
     registrations: u32,
+    as_of: Option<TimestampMs>,
 }
 
 #[derive(Default)]
@@ -121,6 +127,11 @@ impl FakeServer {
         self.0.lock().faults.clear();
     }
 
+    /// Answers as a node without a quorum does, or no longer.
+    pub(crate) fn cut_off(&self, as_of: Option<TimestampMs>) {
+        self.0.lock().as_of = as_of;
+    }
+
     pub(crate) fn forget(&self, user: &str) {
         self.0.lock().users.remove(user);
     }
@@ -170,12 +181,16 @@ impl Transport for FakeServer {
 impl Inner {
     fn handle(&mut self, call: &Call) -> Reply {
         let (path, _query) = call.path.split_once('?').unwrap_or((&call.path, ""));
+        if path == oncekey_api::path::BUNDLES {
+            return self.fetch_many(call);
+        }
         let parts: Vec<_> = path.trim_start_matches("/v1/users/").split('/').collect();
         let user = UserId::new(parts[0]).unwrap();
         let device = parts.get(2).map(|id| DeviceId(id.parse().unwrap()));
         match (call.method, parts.get(1).copied(), parts.get(3).copied()) {
             (Method::Get, None, None) => self.user(&user),
             (Method::Post, Some("bundles"), None) => self.fetch(&user, call),
+            (Method::Put, Some("device-list"), None) => self.put_device_list(&user, call),
             (Method::Put, Some("devices"), None) => self.register(user, device.unwrap(), call),
             (Method::Delete, Some("devices"), None) => {
                 self.entry(&user, device.unwrap())?;
@@ -213,12 +228,7 @@ impl Inner {
         }
         let account = self.users.entry(user).or_default();
         if let Some(list) = &register.device_list {
-            let seq = |list: &DeviceList| Parsed::from_bytes(&list.list.0).unwrap().seq().0;
-            let expected = account.list.as_ref().map_or(1, |old| seq(old) + 1);
-            if seq(list) != expected {
-                return Err(Problem::new(Code::DeviceListOutOfOrder, "not the next"));
-            }
-            account.list = Some(list.clone());
+            account.follow(list)?;
         }
         self.registrations += 1;
         let pool = register.one_time_prekeys.iter();
@@ -283,16 +293,42 @@ impl Inner {
             user: user.clone(),
             devices: devices.collect(),
             device_list: account.list.clone(),
-            as_of: None,
+            as_of: self.as_of,
         }))
     }
 
     fn fetch(&mut self, user: &UserId, call: &Call) -> Reply {
         let request = call.idempotency_key.clone().unwrap();
+        let fetch = serde_json::from_slice(&call.body).unwrap();
+        Ok(json(&self.answer(user, request, &fetch)?))
+    }
+
+    fn fetch_many(&mut self, call: &Call) -> Reply {
+        let request = call.idempotency_key.clone().unwrap();
+        let body: FetchMany = serde_json::from_slice(&call.body).unwrap();
+        let results = body.users.into_iter().map(|UserFetch { user, devices }| {
+            let request = RequestId::new(format!("{request}-{user}")).unwrap();
+            let fetch = Fetch { devices, require_opk: body.require_opk };
+            let outcome = match self.answer(&user, request, &fetch) {
+                Ok(fetched) => UserOutcome::Fetched(fetched),
+                Err(problem) => UserOutcome::Problem(problem),
+            };
+            let route = BundleRoute { shard: ShardId(0), leader: None, index: None };
+            UserResult { user, route, outcome }
+        });
+        Ok(json(&FetchedMany { results: results.collect() }))
+    }
+
+    fn answer(
+        &mut self,
+        user: &UserId,
+        request: RequestId,
+        fetch: &Fetch,
+    ) -> Result<Fetched, Problem> {
         let mut fetched = match self.answered.get(&request) {
             Some(answer) => Fetched { repeated: true, ..answer.clone() },
             None => {
-                let answer = self.dispense(user, &serde_json::from_slice(&call.body).unwrap())?;
+                let answer = self.dispense(user, fetch)?;
                 self.answered.insert(request, answer.clone());
                 answer
             }
@@ -300,7 +336,14 @@ impl Inner {
         if let Some(tamper) = &mut self.tamper {
             tamper(&mut fetched);
         }
-        Ok(json(&fetched))
+        Ok(fetched)
+    }
+
+    fn put_device_list(&mut self, user: &UserId, call: &Call) -> Reply {
+        let list: DeviceList = serde_json::from_slice(&call.body).unwrap();
+        let account = self.users.entry(user.clone()).or_default();
+        account.follow(&list)?;
+        Ok(json(&DeviceListPut { seq: position(&list) }))
     }
 
     fn dispense(&mut self, user: &UserId, fetch: &Fetch) -> Result<Fetched, Problem> {
@@ -319,15 +362,35 @@ impl Inner {
             .filter(|(device, _)| asked(device))
             .map(|(device, entry)| entry.bundle(*device, reissue))
             .collect();
-        let seq = |list: &DeviceList| Parsed::from_bytes(&list.list.0).unwrap().seq();
         Ok(Fetched {
             user: user.clone(),
-            device_list_seq: account.list.as_ref().map(seq),
+            device_list_seq: account.list.as_ref().map(position),
             bundles,
             repeated: false,
-            as_of: None,
+            as_of: self.as_of,
         })
     }
+}
+
+impl Account {
+    fn follow(&mut self, list: &DeviceList) -> Result<(), Problem> {
+        if self.list.as_ref() == Some(list) {
+            return Ok(());
+        }
+        if self.list.as_ref().is_some_and(|old| old.account_key != list.account_key) {
+            return Err(Problem::new(Code::DeviceListOtherAccount, "another account key"));
+        }
+        let expected = self.list.as_ref().map_or(1, |old| position(old).0 + 1);
+        if position(list) != Seq(expected) {
+            return Err(Problem::new(Code::DeviceListOutOfOrder, "not the next"));
+        }
+        self.list = Some(list.clone());
+        Ok(())
+    }
+}
+
+fn position(list: &DeviceList) -> Seq {
+    Parsed::from_bytes(&list.list.0).unwrap().seq()
 }
 
 impl Entry {

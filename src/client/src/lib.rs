@@ -7,7 +7,7 @@
 //! ```no_run
 //! # async fn story() -> Result<(), Box<dyn std::error::Error>> {
 //! use oncekey_client::{
-//!     Client, FetchOptions, NewDevice, Received, SqliteKeyStore,
+//!     Client, FetchOptions, NewDevice, Received, SqliteKeyStore, Unlock,
 //!     http::{AnyNode, Config},
 //! };
 //!
@@ -16,9 +16,10 @@
 //! let nodes = AnyNode::new(Config::new(endpoints, "alice/1".parse()?)?);
 //!
 //! // Once for each device. Later: `Client::open`.
-//! let store = SqliteKeyStore::open("alice")?;
+//! let unlock = Unlock::passphrase("correct horse battery staple")?;
+//! let store = SqliteKeyStore::open("alice", &unlock)?;
 //! let alice = Client::create(store, nodes.clone(), NewDevice::new("alice".parse()?, 1))?;
-//! let store = SqliteKeyStore::open("bob")?;
+//! let store = SqliteKeyStore::open("bob", &unlock)?;
 //! let bob = Client::create(store, nodes, NewDevice::new("bob".parse()?, 1))?;
 //!
 //! bob.publish(100).await?;
@@ -46,10 +47,10 @@
 //!   a crash between the two, no key is out whose secret is not here.
 //! * A message is delivered once. Its one-time prekey's secret is erased in the transaction that
 //!   stores the session; a message that does not open erases nothing.
-//! * An identity key that has changed is an error that the application answers, never a silence.
+//! * Secrets lie sealed in the key store, under a passphrase or a key kept elsewhere.
+//! * A change of trust is an event that the application answers, never a silence; see [`trust`].
 //!
-//! Leaves out: the ratchet that goes on from a [`Session`]; encryption of the key store at rest;
-//! TLS.
+//! Leaves out: the ratchet that goes on from a [`Session`]; TLS.
 //!
 //! Three layers: [`machine`] is pure and decides, [`keystore`] remembers, [`http`] retries.
 //! [`Client`] puts them in the right order.
@@ -61,14 +62,17 @@ pub mod http;
 pub mod keystore;
 pub mod machine;
 pub mod transport;
+pub mod trust;
 mod wire;
 
 pub use client::{
-    BundleRefused, Client, Clock, Config, DeviceBundle, FetchError, FetchOptions, Fetched,
-    IdentityChanged, InitiateError, ListError, NewDevice, Outgoing, Published, ReceiveError,
-    Received, StatusReport, SystemClock, WriteError, Written,
+    BundleRefused, ChangeDevicesError, Client, Clock, Config, DeviceBundle, DeviceOutcome, FanOut,
+    FetchError, FetchOptions, Fetched, InitiateError, ListError, NewDevice, NoSafetyNumber,
+    NotSent, Outgoing, Published, ReceiveError, Received, ServerEvent, StatusReport, SystemClock,
+    Tended, UserFetched, WhyGone, WriteError, Written,
 };
-pub use keystore::{Session, SessionId, SqliteKeyStore};
-pub use machine::Lifetimes;
+pub use keystore::{Export, Session, SessionId, SqliteKeyStore, StoreKey, Unlock};
+pub use machine::{Demand, Lifetimes, PoolPlan};
 pub use transport::{Attempts, CallError};
+pub use trust::{Answer, Change, IdentityChanged, NewDevices, TrustEvent};
 pub use wire::BundleMalformed;

@@ -82,3 +82,15 @@ pub const RESYNC_JUMP_MAX: u64 = 1 << 20;
 pub const SECRETS_HELD_MAX: u32 = 16 * 1024;
 /// Used one-time prekeys that a device remembers; beyond, the oldest are forgotten.
 pub const TOMBSTONES_MAX: u32 = 64 * 1024;
+/// Signed prekeys that are gone and that a device remembers, so that it can say why.
+pub const SPK_TOMBSTONES_MAX: u32 = 256;
+/// Changes of trust that were accepted and that a device remembers.
+pub const TRUST_EVENTS_KEPT: u64 = 1024;
+/// Length of a passphrase in bytes.
+pub const PASSPHRASE_MAX_BYTES: usize = 1024;
+/// Memory that a stored key store may make its reader spend on a passphrase, in KiB.
+pub const ARGON2_MEMORY_MAX_KIB: u32 = 1024 * 1024;
+/// Passes and lanes that a stored key store may make its reader spend on a passphrase.
+pub const ARGON2_PASSES_MAX: u32 = 16;
+/// Length of the export of an identity in bytes.
+pub const EXPORT_MAX_BYTES: usize = 16 * 1024 * 1024;

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 use oncekey_api::{Base64, bundle::OneTimePreKeyStatus};
 use oncekey_client::{
-    Client, DeviceBundle, FetchOptions, NewDevice, Received, Session, SqliteKeyStore,
+    Client, DeviceBundle, FetchOptions, NewDevice, Received, Session, SqliteKeyStore, StoreKey,
     http::{AnyNode, Config},
 };
 use oncekey_cluster::{
@@ -46,7 +46,8 @@ impl Bob {
         let mut bob = Self { user: user.clone(), devices: Vec::new() };
         for device in 1..=devices {
             let name = format!("{user}-{device}");
-            let store = SqliteKeyStore::open(cluster.dir().join(&name))?;
+            let lock = StoreKey::generate().into();
+            let store = SqliteKeyStore::open(cluster.dir().join(&name), &lock)?;
             let nodes = nodes(&cluster.endpoints(), 0, &name)?;
             let client = Client::create(store, nodes, NewDevice::new(user.clone(), device))?;
             client.publish(keys).await.with_context(|| format!("{name} cannot publish"))?;

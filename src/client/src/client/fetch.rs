@@ -8,24 +8,31 @@
 
 use bytes::Bytes;
 use oncekey_api::{
-    bundle::{Bundle as WireBundle, Fetch, Fetched as WireFetched, OneTimePreKeyStatus},
+    Problem,
+    bundle::{
+        Bundle as WireBundle, Fetch, FetchMany, Fetched as WireFetched, FetchedMany,
+        OneTimePreKeyStatus, UserFetch, UserOutcome, UserResult,
+    },
     path,
 };
 use oncekey_types::{
-    DeviceId, OneTimePreKeyId, RegistrationId, RequestId, Seq, Slot, TextError, TimestampMs, UserId,
+    DeviceId, OneTimePreKeyId, RegistrationId, RequestId, Slot, TextError, TimestampMs, UserId,
+    limits,
 };
 use oncekey_x3dh::{
     Address, Expectations, Failure, VerifiedBundle,
     bundle::{BundleError, IdentityError},
-    device_list::{SuccessionError, VerifiedDeviceList},
+    device_list::VerifiedDeviceList,
 };
 use rand_core::Rng as _;
+use serde::Serialize;
 
-use super::{Client, IdentityChanged, os_random};
+use super::{Client, ListError, os_random};
 use crate::{
     keystore::{self, KeyStore},
-    machine::{DeviceListRefused, PinnedDeviceList},
+    machine::PinnedDeviceList,
     transport::{Attempts, Call, CallError, Method, Route, Transport},
+    trust::{Change, IdentityChanged, Standing, TrustEventId},
     wire::{self, BundleMalformed},
 };
 
@@ -48,6 +55,9 @@ pub struct Fetched {
     pub request: RequestId,
     /// One verdict for each device, in the order of their ids.
     pub bundles: Vec<DeviceBundle>,
+    /// Devices that the user's signed list names and of which the server gave no bundle: not
+    /// registered yet, or hidden.
+    pub hidden: Vec<DeviceId>,
     /// Whether the server had given this very answer before.
     pub repeated: bool,
     /// Age of the data when no quorum was within reach.
@@ -56,6 +66,15 @@ pub struct Fetched {
     pub route: Route,
     /// Every attempt of the fetch.
     pub attempts: Attempts,
+}
+
+/// What was fetched for one user of several.
+#[derive(Debug)]
+pub struct UserFetched {
+    /// The user.
+    pub user: UserId,
+    /// Its bundles, or why there are none.
+    pub outcome: Result<Fetched, FetchError>,
 }
 
 /// What was fetched for one device.
@@ -83,6 +102,13 @@ pub enum BundleRefused {
     /// Its identity key is not the one pinned.
     #[error(transparent)]
     IdentityChanged(Box<IdentityChanged>),
+    /// The device is new in its user's list, and the user of this one has not said yes.
+    /// [Answer](Client::answer) the event and fetch again.
+    #[error("the device waits for an answer")]
+    Questioned {
+        /// The event.
+        event: TrustEventId,
+    },
     /// A signature, a time, or the device list.
     #[error(transparent)]
     Invalid(BundleError),
@@ -94,7 +120,7 @@ impl BundleRefused {
     pub fn failure(&self) -> Failure {
         match self {
             Self::Malformed(_) => Failure::Malformed,
-            Self::IdentityChanged(_) => Failure::IdentityChanged,
+            Self::IdentityChanged(_) | Self::Questioned { .. } => Failure::IdentityChanged,
             Self::Invalid(error) => (*error).into(),
         }
     }
@@ -112,6 +138,21 @@ pub enum FetchError {
         /// What went wrong.
         #[source]
         error: CallError,
+    },
+    /// The server has no bundles of this user; others of the same request may have theirs.
+    #[error("{problem}")]
+    Refused {
+        /// The idempotency key.
+        request: RequestId,
+        /// What the server says.
+        problem: Problem,
+    },
+    /// No users, or more than fit one request.
+    #[error("{users} users in one fetch, allowed are 1 to {limit}",
+        limit = limits::USERS_PER_FETCH_MAX)]
+    Users {
+        /// How many different ones were given.
+        users: usize,
     },
     /// The reply is about another user or other devices than asked for.
     #[error("the reply does not answer the request")]
@@ -140,35 +181,8 @@ impl FetchError {
         match self {
             Self::Call { error, .. } => error.is_retryable(),
             Self::DeviceList { error, .. } => error.is_retryable(),
-            Self::OtherAnswer | Self::Store(_) | Self::Request(_) => false,
-        }
-    }
-}
-
-/// Why a user's device list could not be had.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ListError {
-    /// The list is not to be believed. Show it to the user; do not heal it silently.
-    #[error(transparent)]
-    Refused(#[from] DeviceListRefused),
-    /// The call for it.
-    #[error(transparent)]
-    Call(#[from] CallError),
-    /// The key store.
-    #[error(transparent)]
-    Store(#[from] keystore::Error),
-}
-
-impl ListError {
-    /// Whether another try may succeed.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Call(error) => error.is_retryable(),
-            Self::Refused(DeviceListRefused::Behind { .. }) => true,
-            Self::Store(error) => matches!(error, keystore::Error::Stale),
-            Self::Refused(_) => false,
+            Self::Refused { problem, .. } => problem.code.is_retryable(),
+            Self::Users { .. } | Self::OtherAnswer | Self::Store(_) | Self::Request(_) => false,
         }
     }
 }
@@ -185,31 +199,82 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         user: &UserId,
         options: &FetchOptions,
     ) -> Result<Fetched, FetchError> {
-        let request = match &options.request {
-            Some(request) => request.clone(),
-            None => new_request().map_err(FetchError::Request)?,
-        };
+        let request = named(options.request.as_ref())?;
         let devices = options.devices.clone().map(|mut devices| {
             devices.sort_unstable();
             devices.dedup();
             devices
         });
         let body = Fetch { devices, require_opk: options.require_opk };
-        let call = Call {
-            method: Method::Post,
-            path: path::user_bundles(user),
-            body: serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default(),
-            idempotency_key: Some(request.clone()),
-            slot: Slot::of(user),
-        };
+        let call = fetch_call(path::user_bundles(user), &body, &request, user);
         let answer = self.transport.call::<WireFetched>(&call).await;
         let answer =
             answer.map_err(|error| FetchError::Call { request: request.clone(), error })?;
-        let reply = answer.reply;
-        if !answers(&reply, user, options) {
+        let from = From { request, route: answer.route, attempts: answer.attempts };
+        self.judge(user, options.devices.as_deref(), answer.reply, from).await
+    }
+
+    /// Fetches a bundle for each device of each of `users`, at most
+    /// [`USERS_PER_FETCH_MAX`](limits::USERS_PER_FETCH_MAX), in one request. Each user is a fetch
+    /// of its own; a retry with the same `request` may name fewer of them.
+    ///
+    /// # Errors
+    ///
+    /// A [`FetchError`] when there is no answer at all; what is wrong with one user stands in its
+    /// [`UserFetched`].
+    pub async fn fetch_many(
+        &self,
+        users: &[UserId],
+        require_opk: bool,
+        request: Option<&RequestId>,
+    ) -> Result<Vec<UserFetched>, FetchError> {
+        let mut users = users.to_vec();
+        users.sort_unstable();
+        users.dedup();
+        let (Some(first), 1..=limits::USERS_PER_FETCH_MAX) = (users.first(), users.len()) else {
+            return Err(FetchError::Users { users: users.len() });
+        };
+        let request = named(request)?;
+        let parts = users.iter().map(|user| UserFetch { user: user.clone(), devices: None });
+        let body = FetchMany { users: parts.collect(), require_opk };
+        let call = fetch_call(path::BUNDLES.to_owned(), &body, &request, first);
+        let answer = self.transport.call::<FetchedMany>(&call).await;
+        let answer =
+            answer.map_err(|error| FetchError::Call { request: request.clone(), error })?;
+        let results = answer.reply.results;
+        if !results.iter().map(|result| &result.user).eq(users.iter()) {
             return Err(FetchError::OtherAnswer);
         }
-        let list = self.device_list_at(user, reply.device_list_seq).await;
+        let mut fetched = Vec::with_capacity(users.len());
+        for UserResult { user, route, outcome } in results {
+            let route =
+                Route { shard: Some(route.shard), leader: route.leader, index: route.index };
+            let from = From { request: request.clone(), route, attempts: answer.attempts.clone() };
+            let outcome = match outcome {
+                UserOutcome::Fetched(reply) => self.judge(&user, None, reply, from).await,
+                UserOutcome::Problem(problem) => {
+                    Err(FetchError::Refused { request: request.clone(), problem })
+                }
+            };
+            fetched.push(UserFetched { user, outcome });
+        }
+        Ok(fetched)
+    }
+
+    /// Verifies every bundle of a reply.
+    async fn judge(
+        &self,
+        user: &UserId,
+        asked: Option<&[DeviceId]>,
+        reply: WireFetched,
+        from: From,
+    ) -> Result<Fetched, FetchError> {
+        if !answers(&reply, user, asked) {
+            return Err(FetchError::OtherAnswer);
+        }
+        let From { request, route, attempts } = from;
+        let is_current = reply.as_of.is_none();
+        let list = self.device_list_at(user, reply.device_list_seq, is_current).await;
         let list =
             list.map_err(|error| FetchError::DeviceList { request: request.clone(), error })?;
         let list = list.as_ref().map(PinnedDeviceList::list);
@@ -227,74 +292,16 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
                 bundle,
             });
         }
+        let hidden = hidden(list, asked, &bundles);
         Ok(Fetched {
             request,
             bundles,
+            hidden,
             repeated: reply.repeated,
             as_of: reply.as_of,
-            route: answer.route,
-            attempts: answer.attempts,
+            route,
+            attempts,
         })
-    }
-
-    /// Reads the signed device list of `user` and pins it, when it follows the one pinned. For
-    /// when a message comes from a device that the pinned list does not have.
-    ///
-    /// # Errors
-    ///
-    /// A [`ListError`].
-    pub async fn refresh_device_list(
-        &self,
-        user: &UserId,
-    ) -> Result<Option<PinnedDeviceList>, ListError> {
-        let pinned = self.pinned_list(user).await?;
-        let shown = self.shown_user(user).await?.reply.device_list;
-        let Some(shown) = shown else {
-            return match pinned {
-                Some(_) => Err(DeviceListRefused::Disappeared.into()),
-                None => Ok(None),
-            };
-        };
-        let shown = PinnedDeviceList::from_wire(&shown, user)?;
-        if let Some(pinned) = &pinned {
-            shown.check_follows(pinned)?;
-        }
-        let (owner, list) = (user.clone(), shown.clone());
-        self.stored(move |store| store.pin_device_list(&owner, &list)).await?;
-        Ok(Some(shown))
-    }
-
-    /// The list that bundles made under position `seq` are to be judged by.
-    async fn device_list_at(
-        &self,
-        user: &UserId,
-        seq: Option<Seq>,
-    ) -> Result<Option<PinnedDeviceList>, ListError> {
-        let pinned = self.pinned_list(user).await?;
-        match (pinned, seq) {
-            (None, None) => Ok(None),
-            (Some(_), None) => Err(DeviceListRefused::Disappeared.into()),
-            (Some(pinned), Some(seq)) if pinned.seq() == seq => Ok(Some(pinned)),
-            (Some(pinned), Some(seq)) if pinned.seq() > seq => {
-                Err(DeviceListRefused::Succession(SuccessionError::Rollback {
-                    pinned: pinned.seq(),
-                    offered: seq,
-                })
-                .into())
-            }
-            (_, Some(seq)) => match self.refresh_device_list(user).await? {
-                Some(list) if list.seq() >= seq => Ok(Some(list)),
-                Some(list) => {
-                    Err(DeviceListRefused::Behind { shown: list.seq(), bundles: seq }.into())
-                }
-                None => Err(DeviceListRefused::Disappeared.into()),
-            },
-        }
-    }
-
-    async fn pinned_list(&self, user: &UserId) -> Result<Option<PinnedDeviceList>, ListError> {
-        let user = user.clone();
-        Ok(self.stored(move |store| store.pinned_device_list(&user)).await?)
     }
 
     async fn verify(
@@ -314,14 +321,62 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         };
         let expectations = Expectations { identity: pinned.as_ref(), devices };
         let offered = bundle.identity;
-        let verified = bundle.verify(self.now().to_seconds(), &expectations);
-        Ok(verified.map_err(|error| match (error, pinned) {
+        let error = match bundle.verify(self.now().to_seconds(), &expectations) {
+            Ok(verified) => {
+                return Ok(match self.standing_of(&peer, &offered).await? {
+                    Standing::Good => Ok(verified),
+                    Standing::Questioned(event) => Err(BundleRefused::Questioned { event }),
+                });
+            }
+            Err(error) => error,
+        };
+        Ok(Err(match (error, pinned) {
             (BundleError::Identity(IdentityError::Changed), Some(pinned)) => {
-                BundleRefused::IdentityChanged(Box::new(IdentityChanged { peer, pinned, offered }))
+                let changed = IdentityChanged { peer, pinned, offered };
+                self.noticed(Change::Identity(changed.clone())).await?;
+                BundleRefused::IdentityChanged(Box::new(changed))
             }
             (error, _) => BundleRefused::Invalid(error),
         }))
     }
+}
+
+/// Where a reply came from.
+struct From {
+    request: RequestId,
+    route: Route,
+    attempts: Attempts,
+}
+
+fn named(request: Option<&RequestId>) -> Result<RequestId, FetchError> {
+    match request {
+        Some(request) => Ok(request.clone()),
+        None => new_request().map_err(FetchError::Request),
+    }
+}
+
+fn fetch_call(path: String, body: &impl Serialize, request: &RequestId, user: &UserId) -> Call {
+    Call {
+        method: Method::Post,
+        path,
+        body: serde_json::to_vec(body).map(Bytes::from).unwrap_or_default(),
+        idempotency_key: Some(request.clone()),
+        slot: Slot::of(user),
+    }
+}
+
+/// Devices of the signed list that were asked for and of which there is no bundle.
+fn hidden(
+    list: Option<&VerifiedDeviceList>,
+    asked: Option<&[DeviceId]>,
+    bundles: &[DeviceBundle],
+) -> Vec<DeviceId> {
+    let listed = list.map_or(&[][..], |list| list.list().devices()).iter();
+    listed
+        .map(|listed| listed.device)
+        .filter(|device| asked.is_none_or(|asked| asked.contains(device)))
+        .filter(|device| bundles.iter().all(|bundle| bundle.device != *device))
+        .collect()
 }
 
 /// 128 random bits in hexadecimal.
@@ -331,11 +386,9 @@ fn new_request() -> Result<RequestId, TextError> {
 }
 
 /// Whether the reply is about the user and the devices asked for, each once and in order.
-fn answers(reply: &WireFetched, user: &UserId, options: &FetchOptions) -> bool {
+fn answers(reply: &WireFetched, user: &UserId, asked: Option<&[DeviceId]>) -> bool {
     let growing = reply.bundles.windows(2).all(|pair| pair[0].device < pair[1].device);
-    let asked = options
-        .devices
-        .as_ref()
+    let asked = asked
         .is_none_or(|devices| reply.bundles.iter().all(|bundle| devices.contains(&bundle.device)));
     reply.user == *user && growing && asked
 }

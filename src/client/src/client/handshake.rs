@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use oncekey_types::{OneTimePreKeyId, SignedPreKeyId};
+use oncekey_types::{OneTimePreKeyId, SignedPreKeyId, TimestampMs};
 use oncekey_x3dh::{
     Address, AppAd, Expectations, Failure, Received as ReceivedMessage, VerifiedBundle,
     bundle::IdentityError,
@@ -21,14 +21,15 @@ use oncekey_x3dh::{
     schedule::AppAdTooLong,
 };
 
-use super::{Client, IdentityChanged, os_random};
+use super::{Client, os_random};
 use crate::{
     keystore::{
-        self, Acceptance, HeldSignedPreKey, KeyStore, OneTimePreKeyRecord, Role, Session,
-        SessionId, StartedSession,
+        self, Absence, Acceptance, HeldSignedPreKey, KeyStore, OneTimePreKeyRecord, Role, Session,
+        SessionId, SignedPreKeyRecord, StartedSession,
     },
     machine::PinnedDeviceList,
     transport::Transport,
+    trust::{Change, IdentityChanged, Standing, TrustEventId},
 };
 
 /// A handshake that this device has started.
@@ -99,10 +100,12 @@ pub enum ReceiveError {
     #[error(transparent)]
     AppAd(#[from] AppAdTooLong),
     /// The signed prekey is neither current nor retained.
-    #[error("signed prekey {id} is not held")]
+    #[error("signed prekey {id} {why}")]
     UnknownSpk {
         /// The signed prekey.
         id: SignedPreKeyId,
+        /// Why it is not held.
+        why: WhyGone,
     },
     /// The one-time prekey has served another handshake: it was handed out twice.
     #[error("one-time prekey {id} has been used")]
@@ -110,18 +113,28 @@ pub enum ReceiveError {
         /// The one-time prekey.
         id: OneTimePreKeyId,
     },
-    /// The one-time prekey was never made here, or too long ago.
-    #[error("one-time prekey {id} is not known")]
+    /// The one-time prekey is not held and has served no handshake.
+    #[error("one-time prekey {id} {why}")]
     OpkUnknown {
         /// The one-time prekey.
         id: OneTimePreKeyId,
+        /// Why it is not held.
+        why: Absence,
     },
     /// The message does not open. The one-time prekey stays.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The sender's identity key is not the one pinned.
+    /// [Answer](Client::answer) the event and try again.
     #[error(transparent)]
     IdentityChanged(Box<IdentityChanged>),
+    /// The sender's device is new in its user's list, and the user of this one has not said yes.
+    /// [Answer](Client::answer) the event and try again.
+    #[error("the sender's device waits for an answer")]
+    Questioned {
+        /// The event.
+        event: TrustEventId,
+    },
     /// The sender's device is not in the signed device list that is pinned.
     /// [Refresh](Client::refresh_device_list) the list and try again.
     #[error("the sender's device is not in the user's signed device list")]
@@ -134,6 +147,30 @@ pub enum ReceiveError {
     Store(#[from] keystore::Error),
 }
 
+/// Why the secret of a signed prekey is not held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WhyGone {
+    /// Its time was over: it was replaced and the message came later than
+    /// [`retain_for_s`](crate::Lifetimes::retain_for_s) after that.
+    Expired {
+        /// When it was replaced.
+        replaced: TimestampMs,
+    },
+    /// There is no trace of it.
+    Absent(Absence),
+}
+
+impl fmt::Display for WhyGone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Expired { replaced } => {
+                write!(f, "was deleted after it was replaced at {replaced}")
+            }
+            Self::Absent(absence) => absence.fmt(f),
+        }
+    }
+}
+
 impl ReceiveError {
     /// The reason, for telemetry; none when it says nothing about the handshake.
     #[must_use]
@@ -144,7 +181,9 @@ impl ReceiveError {
             Self::OpkAlreadyUsed { .. } => Failure::OpkReused,
             Self::OpkUnknown { .. } => Failure::OpkMissing,
             Self::Open(error) => (*error).into(),
-            Self::IdentityChanged(_) | Self::IdentityNotListed => Failure::IdentityChanged,
+            Self::IdentityChanged(_) | Self::IdentityNotListed | Self::Questioned { .. } => {
+                Failure::IdentityChanged
+            }
             Self::IdentityKind => Failure::Malformed,
             Self::AppAd(_) | Self::Store(_) => return None,
         })
@@ -201,6 +240,9 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
                 if let Some(failure) = error.failure() {
                     self.count(failure);
                 }
+                if let ReceiveError::IdentityChanged(changed) = error {
+                    self.store.notice(&Change::Identity((**changed).clone()), self.now())?;
+                }
             }
         }
         result
@@ -238,8 +280,8 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             None => None,
             Some((_, OneTimePreKeyRecord::Held(pair))) => Some(*pair.public()),
             Some((_, OneTimePreKeyRecord::Used(public))) => Some(*public),
-            Some((id, OneTimePreKeyRecord::Unknown)) => {
-                return Err(ReceiveError::OpkUnknown { id: *id });
+            Some((id, OneTimePreKeyRecord::Absent(why))) => {
+                return Err(ReceiveError::OpkUnknown { id: *id, why: *why });
             }
         };
         let dedup = received.dedup_key(spk.pair.public(), opk_public.as_ref());
@@ -253,6 +295,9 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         let accepted = opened
             .accept(&expected.as_expectations())
             .map_err(|error| expected.refusal(error, &peer, &offered))?;
+        if let Standing::Questioned(event) = self.standing(&peer, &offered)? {
+            return Err(ReceiveError::Questioned { event });
+        }
         let delivered = accepted.commit(|commit| match self.store.accept(commit, self.now())? {
             Acceptance::Accepted => Ok(()),
             other => Err(NotAccepted::Raced(other)),
@@ -272,10 +317,17 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
 
     /// The signed prekey, current or retained.
     fn retained(&self, id: SignedPreKeyId) -> Result<HeldSignedPreKey, ReceiveError> {
-        match self.store.signed_prekey(id)? {
-            Some(spk) if self.config.lifetimes.is_retained(&spk, self.now()) => Ok(spk),
-            Some(_) | None => Err(ReceiveError::UnknownSpk { id }),
-        }
+        let why = match self.store.signed_prekey(id)? {
+            SignedPreKeyRecord::Held(spk) => match spk.replaced {
+                Some(replaced) if !self.config.lifetimes.is_retained(&spk, self.now()) => {
+                    WhyGone::Expired { replaced }
+                }
+                Some(_) | None => return Ok(spk),
+            },
+            SignedPreKeyRecord::Deleted { replaced } => WhyGone::Expired { replaced },
+            SignedPreKeyRecord::Absent(absence) => WhyGone::Absent(absence),
+        };
+        Err(ReceiveError::UnknownSpk { id, why })
     }
 
     /// What is pinned for a peer.
@@ -308,7 +360,11 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
                 Some(id) => ReceiveError::OpkAlreadyUsed { id },
                 None => keystore::Error::Stale.into(),
             }),
-            Acceptance::SignedPreKeyDeleted => Err(ReceiveError::UnknownSpk { id: spk.pair.id() }),
+            Acceptance::SignedPreKeyDeleted => {
+                let id = spk.pair.id();
+                // Only another task that judges by the same rules deletes.
+                self.retained(id).and_then(|_| Err(keystore::Error::Stale.into()))
+            }
             Acceptance::IdentityChanged => {
                 let expected = self.expected(peer)?;
                 Err(expected.refusal(IdentityError::Changed, peer, offered))
@@ -371,6 +427,6 @@ fn held(
         None => Ok(None),
         Some((_, OneTimePreKeyRecord::Held(pair))) => Ok(Some(pair)),
         Some((id, OneTimePreKeyRecord::Used(_))) => Err(ReceiveError::OpkAlreadyUsed { id }),
-        Some((id, OneTimePreKeyRecord::Unknown)) => Err(ReceiveError::OpkUnknown { id }),
+        Some((id, OneTimePreKeyRecord::Absent(why))) => Err(ReceiveError::OpkUnknown { id, why }),
     }
 }

@@ -5,8 +5,12 @@
 //! [`replenish`](Client::replenish) take turns within a client, and the store keeps several
 //! clients of one device apart.
 
+mod devices;
+mod fan_out;
 mod fetch;
 mod handshake;
+mod tend;
+mod trust;
 mod write;
 
 use std::{
@@ -24,14 +28,19 @@ use oncekey_x3dh::{
 use parking_lot::Mutex;
 use rand_core::UnwrapErr;
 
-pub use fetch::{BundleRefused, DeviceBundle, FetchError, FetchOptions, Fetched, ListError};
-pub use handshake::{InitiateError, Outgoing, ReceiveError, Received};
+pub use devices::{ChangeDevicesError, ListError};
+pub use fan_out::{DeviceOutcome, FanOut, NotSent};
+pub use fetch::{BundleRefused, DeviceBundle, FetchError, FetchOptions, Fetched, UserFetched};
+pub use handshake::{InitiateError, Outgoing, ReceiveError, Received, WhyGone};
+pub use tend::{ServerEvent, Tended};
+pub use trust::NoSafetyNumber;
 pub use write::{Published, StatusReport, WriteError, Written};
 
 use crate::{
-    keystore::{self, KeyStore, SqliteKeyStore},
-    machine::{Device, Lifetimes},
+    keystore::{self, Export, KeyStore, SqliteKeyStore},
+    machine::{Device, Lifetimes, PoolPlan},
     transport::Transport,
+    trust::NewDevices,
 };
 
 /// Tells the time. A device with a wrong clock refuses good bundles and keeps secrets too long.
@@ -55,13 +64,22 @@ impl Clock for SystemClock {
 pub struct Config {
     /// How long keys live.
     pub lifetimes: Lifetimes,
+    /// When to add one-time prekeys.
+    pub pool: PoolPlan,
+    /// What to do with devices that a pinned account key adds.
+    pub new_devices: NewDevices,
     /// The clock.
     pub clock: Box<dyn Clock>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { lifetimes: Lifetimes::default(), clock: Box::new(SystemClock) }
+        Self {
+            lifetimes: Lifetimes::default(),
+            pool: PoolPlan::default(),
+            new_devices: NewDevices::default(),
+            clock: Box::new(SystemClock),
+        }
     }
 }
 
@@ -88,21 +106,6 @@ impl NewDevice {
     }
 }
 
-/// The identity key that a peer shows is not the one pinned.
-///
-/// The peer has a new device or has reinstalled, or someone is in between. Ask the user; if the
-/// answer is yes, [`trust_identity`](Client::trust_identity).
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the identity key of a device has changed")]
-pub struct IdentityChanged {
-    /// The device.
-    pub peer: Address,
-    /// The key pinned.
-    pub pinned: IdentityPublic,
-    /// The key shown.
-    pub offered: IdentityPublic,
-}
-
 /// One device, able to publish, fetch and agree on keys; see the [crate](crate).
 pub struct Client<T, S = SqliteKeyStore> {
     device: Device,
@@ -123,6 +126,17 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     pub fn create(store: S, transport: T, new: NewDevice) -> Result<Self, keystore::Error> {
         let device = Device::generate(new.user, new.device, new.account, &mut os_random());
         store.create(&device)?;
+        Self::open(store, transport)
+    }
+
+    /// Creates the device of a backup in an empty store. Its prekeys are lost: publish next, so
+    /// that the servers hand out new ones. See [`Export`] for what a backup means.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceExists`](keystore::Error::DeviceExists), or an error of the store.
+    pub fn import(store: S, transport: T, export: &Export) -> Result<Self, keystore::Error> {
+        store.import(export, SystemClock.now())?;
         Self::open(store, transport)
     }
 
@@ -180,24 +194,19 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         self.device.identity().public()
     }
 
-    /// How many handshakes failed since the client was opened, by reason.
-    #[must_use]
-    pub fn failures(&self) -> BTreeMap<Failure, u64> {
-        self.failures.lock().clone()
-    }
-
-    /// Pins `identity` for `peer` in place of the key pinned before. Only ever in answer to
-    /// [`IdentityChanged`], after asking the user.
+    /// What of the device may leave it in a backup; see [`Export`] for what that means.
     ///
     /// # Errors
     ///
     /// An error of the store.
-    pub fn trust_identity(
-        &self,
-        peer: &Address,
-        identity: &IdentityPublic,
-    ) -> Result<(), keystore::Error> {
-        self.store.replace_identity(peer, identity, self.now())
+    pub fn export(&self) -> Result<Export, keystore::Error> {
+        self.store.export()
+    }
+
+    /// How many handshakes failed since the client was opened, by reason.
+    #[must_use]
+    pub fn failures(&self) -> BTreeMap<Failure, u64> {
+        self.failures.lock().clone()
     }
 
     fn now(&self) -> TimestampMs {

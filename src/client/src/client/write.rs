@@ -5,8 +5,7 @@
 //! date is made anew above what the server has; its secrets are kept, because an attempt that is
 //! still on its way may yet be accepted.
 //!
-//! Leaves out: deciding when. Call [`rotate_if_due`](Client::rotate_if_due) and
-//! [`replenish`](Client::replenish) when the device comes online and every few hours.
+//! Leaves out: deciding when, which [`tend`](Client::tend) does.
 
 use oncekey_api::{
     Code,
@@ -19,8 +18,11 @@ use oncekey_types::{RegistrationId, Slot, limits};
 use super::{Client, os_random};
 use crate::{
     client::ListError,
-    keystore::{self, DeviceState, KeyStore, PendingWrite, Resync, Settled, Staged, WriteKind},
-    machine::{PinnedDeviceList, PlanError, Signing, refused},
+    keystore::{
+        self, DeviceState, KeyStore, PendingWrite, Resync, Settled, SignedPreKeyRecord, Staged,
+        WriteKind,
+    },
+    machine::{ListChange, PinnedDeviceList, PlanError, Signing, refused},
     transport::{Answer, Attempts, Call, CallError, Method, Transport},
     wire,
 };
@@ -47,6 +49,12 @@ pub enum WriteError {
     /// that is what the user wants.
     #[error("another installation has registered under this device's number")]
     Replaced,
+    /// The server has accepted writes that the key store does not know, or hands out one-time
+    /// prekeys whose secrets are not here: the store is a copy from some time ago, or another copy
+    /// of it is in use. [Discard](Client::discard_prekeys) its prekeys, then publish; what was
+    /// forgotten to be used could be replayed.
+    #[error("the key store is older than what the server has")]
+    StoreIsOld,
     /// The server found every version of the write out of date.
     #[error("the server refused the write as out of date {attempts} times")]
     OutOfDate {
@@ -64,7 +72,7 @@ impl WriteError {
             Self::DeviceList(error) => error.is_retryable(),
             Self::Store(error) => matches!(error, keystore::Error::Stale),
             Self::OutOfDate { .. } => true,
-            Self::Plan(_) | Self::Replaced => false,
+            Self::Plan(_) | Self::Replaced | Self::StoreIsOld => false,
         }
     }
 }
@@ -103,7 +111,7 @@ pub struct StatusReport {
 
 /// What to write.
 #[derive(Clone, Copy)]
-enum Intent {
+pub(super) enum Intent {
     Register(usize),
     Rotate,
     Replenish(usize),
@@ -171,8 +179,12 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         };
         let spk = self.stored(move |store| store.signed_prekey(id)).await?;
         match spk {
-            Some(spk) if !self.config.lifetimes.is_due(&spk, self.now()) => Ok(None),
-            Some(_) | None => self.rotate().await.map(Some),
+            SignedPreKeyRecord::Held(spk) if !self.config.lifetimes.is_due(&spk, self.now()) => {
+                Ok(None)
+            }
+            SignedPreKeyRecord::Held(_)
+            | SignedPreKeyRecord::Deleted { .. }
+            | SignedPreKeyRecord::Absent(_) => self.rotate().await.map(Some),
         }
     }
 
@@ -220,17 +232,20 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         Slot::of(self.device.user())
     }
 
-    async fn state(&self) -> Result<DeviceState, keystore::Error> {
+    pub(super) async fn state(&self) -> Result<DeviceState, keystore::Error> {
         self.stored(S::state).await
     }
 
-    async fn drop_expired_secrets(&self) -> Result<(), keystore::Error> {
+    pub(super) async fn drop_expired_secrets(&self) -> Result<(), keystore::Error> {
         let until = self.config.lifetimes.replaced_until(self.now());
         self.stored(move |store| store.purge(until)).await
     }
 
     /// What the server holds, when the device is registered as far as it and the server know.
-    async fn registered(&self, attempts: &mut Attempts) -> Result<Option<Status>, WriteError> {
+    pub(super) async fn registered(
+        &self,
+        attempts: &mut Attempts,
+    ) -> Result<Option<Status>, WriteError> {
         if self.state().await?.registration.is_none() {
             return Ok(None);
         }
@@ -262,7 +277,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     }
 
     /// Adds one-time prekeys until the pool has `target`, or stops when others keep taking them.
-    async fn fill(
+    pub(super) async fn fill(
         &self,
         target: usize,
         pool: &mut Pool,
@@ -281,7 +296,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     }
 
     /// Sends the write that an earlier call, or an earlier life, got no answer to.
-    async fn flush(&self, attempts: &mut Attempts) -> Result<(), WriteError> {
+    pub(super) async fn flush(&self, attempts: &mut Attempts) -> Result<(), WriteError> {
         let state = self.state().await?;
         let Some(write) = state.pending.clone() else {
             return Ok(());
@@ -293,7 +308,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         }
     }
 
-    async fn write_pool(
+    pub(super) async fn write_pool(
         &self,
         intent: Intent,
         attempts: &mut Attempts,
@@ -312,7 +327,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     ) -> Result<Option<Pool>, WriteError> {
         for _ in 0..limits::RESYNCS_MAX {
             let state = self.state().await?;
-            let staged = self.plan(intent, &state, attempts).await?;
+            let staged = self.plan(intent, &state).await?;
             let write = staged.write.clone();
             self.stored(move |store| store.stage(&staged)).await?;
             match self.deliver(&state, &write, attempts).await? {
@@ -323,14 +338,9 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         Err(WriteError::OutOfDate { attempts: limits::RESYNCS_MAX })
     }
 
-    async fn plan(
-        &self,
-        intent: Intent,
-        state: &DeviceState,
-        attempts: &mut Attempts,
-    ) -> Result<Staged, WriteError> {
+    async fn plan(&self, intent: Intent, state: &DeviceState) -> Result<Staged, WriteError> {
         let device_list = match intent {
-            Intent::Register(_) => self.next_device_list(attempts).await?,
+            Intent::Register(_) => self.next_device_list().await?,
             Intent::Rotate | Intent::Replenish(_) | Intent::Remove => None,
         };
         let mut rng = os_random();
@@ -345,28 +355,14 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     }
 
     /// The user's next device list, when this device has the account key and is not in it.
-    async fn next_device_list(
-        &self,
-        attempts: &mut Attempts,
-    ) -> Result<Option<oncekey_api::key::DeviceList>, WriteError> {
+    async fn next_device_list(&self) -> Result<Option<oncekey_api::key::DeviceList>, WriteError> {
         if self.device.account().is_none() {
             return Ok(None);
         }
-        let user = self.device.user();
-        let shown = match self.shown_user(user).await {
-            Ok(answer) => {
-                attempts.extend(answer.attempts);
-                answer.reply.device_list
-            }
-            Err(error) if is_unregistered(&error) => None,
-            Err(error) => return Err(error.into()),
-        };
-        let current = shown
-            .map(|shown| PinnedDeviceList::from_wire(&shown, user))
-            .transpose()
-            .map_err(ListError::from)?;
-        let next = self.device.next_device_list(current.as_ref(), self.now());
-        Ok(next.map_err(ListError::from)?)
+        let current = self.own_device_list().await?;
+        let change = ListChange::Add(self.device.listed(self.now()));
+        let next = self.device.next_device_list(current.as_ref(), change);
+        Ok(next.map_err(ListError::from)?.as_ref().map(PinnedDeviceList::to_wire))
     }
 
     /// Sends a stored write and stores what became of it.

@@ -8,6 +8,9 @@
 //! Leaves out: when to do what; that is the [`machine`](crate::machine)'s and the
 //! [`Client`](crate::Client)'s business. Sessions stay until a ratchet takes them over.
 
+mod change;
+mod export;
+mod lock;
 mod record;
 mod seal;
 mod sqlite;
@@ -15,15 +18,20 @@ mod sqlite;
 use oncekey_types::{DeviceId, OneTimePreKeyId, SignedPreKeyId, TimestampMs, UserId};
 use oncekey_x3dh::{Address, DedupKey, keys::IdentityPublic, responder::Commit};
 
+pub use export::Export;
+pub use lock::{Passphrase, StoreKey, Unlock};
 pub use record::{
-    Acceptance, DeviceState, HeldSignedPreKey, OneTimePreKeyRecord, PendingWrite, Resync, Role,
-    Session, SessionId, Settled, Staged, StartedSession, WriteKind,
+    Absence, Acceptance, DeviceState, HeldSignedPreKey, OneTimePreKeyRecord, PendingWrite, Resync,
+    Role, Session, SessionId, Settled, SignedPreKeyRecord, Staged, StartedSession, WriteKind,
 };
 pub use sqlite::SqliteKeyStore;
 #[cfg(test)]
 pub(crate) use sqlite::{Crash, CrashPoint};
 
-use crate::machine::{Device, PinnedDeviceList};
+use crate::{
+    machine::{Device, PinnedDeviceList},
+    trust::{Answer, Change, DevicesChanged, TrustEvent, TrustEventId},
+};
 
 /// Why the key store could not do it. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +59,16 @@ pub enum Error {
     Damaged {
         /// The kind of record.
         record: &'static str,
+    },
+    /// The passphrase or key is not the one that the store, or the export, was locked with; or
+    /// the lock is damaged, which looks the same.
+    #[error("the passphrase or key does not open it")]
+    Locked,
+    /// The passphrase is empty or too long.
+    #[error("a passphrase of {bytes} bytes is outside the limits")]
+    Passphrase {
+        /// Its length in bytes.
+        bytes: usize,
     },
     /// The storage below.
     #[error("the key store failed")]
@@ -110,12 +128,23 @@ pub trait KeyStore: Send + Sync + 'static {
     /// An [`Error`] of the storage.
     fn purge(&self, replaced_until: TimestampMs) -> Result<(), Error>;
 
-    /// A signed prekey, current or replaced.
+    /// Throws away every prekey, the handshakes remembered under them, the pending write and the
+    /// registration. Ids go on growing, pins and sessions stay.
+    ///
+    /// For a store that is a copy from some time ago: what it has forgotten to be used could be
+    /// replayed, so nothing may open under its prekeys any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoDevice`], or an [`Error`] of the storage.
+    fn discard_prekeys(&self) -> Result<(), Error>;
+
+    /// A signed prekey, current or replaced, or what is remembered of it.
     ///
     /// # Errors
     ///
     /// An [`Error`] of the storage.
-    fn signed_prekey(&self, id: SignedPreKeyId) -> Result<Option<HeldSignedPreKey>, Error>;
+    fn signed_prekey(&self, id: SignedPreKeyId) -> Result<SignedPreKeyRecord, Error>;
 
     /// A one-time prekey, or what is remembered of it.
     ///
@@ -169,18 +198,6 @@ pub trait KeyStore: Send + Sync + 'static {
     /// An [`Error`] of the storage.
     fn pinned_identity(&self, peer: &Address) -> Result<Option<IdentityPublic>, Error>;
 
-    /// Pins an identity key in place of the one pinned before.
-    ///
-    /// # Errors
-    ///
-    /// An [`Error`] of the storage.
-    fn replace_identity(
-        &self,
-        peer: &Address,
-        identity: &IdentityPublic,
-        now: TimestampMs,
-    ) -> Result<(), Error>;
-
     /// The device list that is pinned for a user.
     ///
     /// # Errors
@@ -188,12 +205,58 @@ pub trait KeyStore: Send + Sync + 'static {
     /// An [`Error`] of the storage.
     fn pinned_device_list(&self, user: &UserId) -> Result<Option<PinnedDeviceList>, Error>;
 
-    /// Pins a device list, unless one with a higher sequence number is pinned.
+    /// Pins a device list, unless one with a higher sequence number is pinned, and stores what it
+    /// changes as an event. When the change is trusted, the identity keys of renewed devices take
+    /// the place of those pinned before. All of it or nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::Stale`] when one is.
-    fn pin_device_list(&self, user: &UserId, list: &PinnedDeviceList) -> Result<(), Error>;
+    /// [`Error::Stale`] when a list with a higher sequence number is pinned.
+    fn pin_device_list(
+        &self,
+        user: &UserId,
+        list: &PinnedDeviceList,
+        change: Option<&DevicesChanged>,
+        now: TimestampMs,
+    ) -> Result<(), Error>;
+
+    /// Stores a change of trust, unless it is stored already. One that is open and asks the same
+    /// with other keys is replaced by it.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn notice(&self, change: &Change, now: TimestampMs) -> Result<TrustEventId, Error>;
+
+    /// The changes of trust of a user, or of all, with the answers given, in the order in which
+    /// they were noticed.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn trust_events(&self, user: Option<&[u8]>)
+    -> Result<Vec<(TrustEvent, Option<Answer>)>, Error>;
+
+    /// Stores the answer to an event and pins what was accepted. All of it or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stale`] when the event has been answered, or asks about other keys by now.
+    fn answer(&self, event: &TrustEvent, answer: Answer, now: TimestampMs) -> Result<(), Error>;
+
+    /// What of the device may leave it in a backup.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoDevice`], or an [`Error`] of the storage.
+    fn export(&self) -> Result<Export, Error>;
+
+    /// Stores the device of a backup, as one that has lost all its prekeys.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceExists`] when there is a device.
+    fn import(&self, export: &Export, now: TimestampMs) -> Result<(), Error>;
 
     /// Lowers nothing and raises counters to what a server says is used.
     ///

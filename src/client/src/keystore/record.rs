@@ -120,23 +120,58 @@ impl fmt::Debug for HeldSignedPreKey {
     }
 }
 
+/// Why a device has no trace of one of its prekeys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Absence {
+    /// It never made a prekey with this id: whoever handed it out made it up.
+    NeverMade,
+    /// It threw all its prekeys away since, because it was restored from a backup.
+    Discarded,
+    /// It was made, or skipped, too long ago to be remembered.
+    Forgotten,
+}
+
+impl fmt::Display for Absence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NeverMade => "was never made here",
+            Self::Discarded => "was thrown away when the device was restored",
+            Self::Forgotten => "is too old to be remembered",
+        })
+    }
+}
+
+/// What a device knows of one of its signed prekeys.
+#[derive(Debug)]
+pub enum SignedPreKeyRecord {
+    /// Its secret is held.
+    Held(HeldSignedPreKey),
+    /// Its secret was deleted when its time was over.
+    Deleted {
+        /// When its successor was accepted.
+        replaced: TimestampMs,
+    },
+    /// There is no trace of it.
+    Absent(Absence),
+}
+
 /// What a device knows of one of its one-time prekeys.
 pub enum OneTimePreKeyRecord {
     /// Its secret is held.
     Held(OneTimePreKeyPair),
     /// It has served a handshake and its secret is erased.
     Used(OneTimePreKeyPublic),
-    /// Never made here, or too long ago.
-    Unknown,
+    /// There is no trace of it.
+    Absent(Absence),
 }
 
 impl fmt::Debug for OneTimePreKeyRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Held(_) => "Held(..)",
-            Self::Used(_) => "Used(..)",
-            Self::Unknown => "Unknown",
-        })
+        match self {
+            Self::Held(_) => f.write_str("Held(..)"),
+            Self::Used(_) => f.write_str("Used(..)"),
+            Self::Absent(absence) => write!(f, "Absent({absence:?})"),
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 //! vouches for the newest; that it continues the chain cannot be checked without them.
 
 use oncekey_api::key::DeviceList as WireList;
-use oncekey_types::{Seq, TimestampMs, UserId};
+use oncekey_types::{DeviceId, Seq, TimestampMs, UserId};
 use oncekey_x3dh::{
     device_list::{
         DeviceList, DeviceListError, FIRST_PREV_HASH, ListedDevice, SuccessionError,
@@ -128,9 +128,53 @@ impl PinnedDeviceList {
     }
 }
 
+/// A change of a user's list of devices.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ListChange {
+    /// The device is in it with these keys, in place of others under its number.
+    Add(ListedDevice),
+    /// The device is not in it.
+    Remove(DeviceId),
+}
+
+impl ListChange {
+    fn is_done_in(&self, devices: &[ListedDevice]) -> bool {
+        match self {
+            Self::Add(wanted) => devices.iter().any(|listed| {
+                (listed.device, listed.identity, listed.authentication)
+                    == (wanted.device, wanted.identity, wanted.authentication)
+            }),
+            Self::Remove(device) => devices.iter().all(|listed| listed.device != *device),
+        }
+    }
+
+    fn apply(self, devices: &mut Vec<ListedDevice>) {
+        let number = match self {
+            Self::Add(wanted) => wanted.device,
+            Self::Remove(device) => device,
+        };
+        devices.retain(|listed| listed.device != number);
+        match self {
+            Self::Add(wanted) => devices.push(wanted),
+            Self::Remove(_) => {}
+        }
+    }
+}
+
 impl Device {
-    /// The user's next device list with this device in it, when this device has the account key
-    /// and is not listed yet.
+    /// This device as a list names it.
+    #[must_use]
+    pub fn listed(&self, now: TimestampMs) -> ListedDevice {
+        ListedDevice {
+            device: self.address().device(),
+            identity: *self.identity().public(),
+            authentication: *self.authentication().public(),
+            added_at: now.to_seconds(),
+        }
+    }
+
+    /// The user's next device list, signed, with `change` made in `current`. None when there is
+    /// nothing to change, or when this device does not have the account key.
     ///
     /// # Errors
     ///
@@ -139,38 +183,28 @@ impl Device {
     pub fn next_device_list(
         &self,
         current: Option<&PinnedDeviceList>,
-        now: TimestampMs,
-    ) -> Result<Option<WireList>, DeviceListRefused> {
+        change: ListChange,
+    ) -> Result<Option<PinnedDeviceList>, DeviceListRefused> {
         let Some(account) = self.account() else {
             return Ok(None);
         };
-        let me = self.address();
-        if let Some(current) = current {
-            if current.account != *account.public() {
+        let (seq, prev_hash, mut devices) = match current {
+            None => (Seq(1), FIRST_PREV_HASH, Vec::new()),
+            Some(current) if current.account != *account.public() => {
                 return Err(DeviceListRefused::AccountChanged);
             }
-            if current.list.lists(me, self.identity().public()) {
-                return Ok(None);
-            }
-        }
-        let (seq, prev_hash, mut devices) = match current.map(|current| current.list.list()) {
-            None => (Seq(1), FIRST_PREV_HASH, Vec::new()),
-            Some(list) => {
+            Some(current) => {
+                let list = current.list.list();
                 (Seq(list.seq().0.saturating_add(1)), list.hash(), list.devices().to_vec())
             }
         };
-        devices.retain(|listed| listed.device != me.device());
-        devices.push(ListedDevice {
-            device: me.device(),
-            identity: *self.identity().public(),
-            authentication: *self.authentication().public(),
-            added_at: now.to_seconds(),
-        });
-        let list = DeviceList::new(me, seq, prev_hash, devices)?;
-        Ok(Some(WireList {
-            account_key: (*account.public().as_bytes()).into(),
-            list: list.to_bytes().into(),
-            signature: (*list.sign(account).as_bytes()).into(),
-        }))
+        if change.is_done_in(&devices) {
+            return Ok(None);
+        }
+        change.apply(&mut devices);
+        let list = DeviceList::new(self.address(), seq, prev_hash, devices)?;
+        let signature = list.sign(account);
+        let list = list.verify(account.public(), &signature).map_err(DeviceListError::from)?;
+        Ok(Some(PinnedDeviceList { account: *account.public(), list, signature }))
     }
 }

@@ -12,6 +12,7 @@
 //! Leaves out: the order of storing and sending, which the [`Client`](crate::Client) keeps.
 
 mod device_list;
+pub mod pool_plan;
 mod resync;
 
 use oncekey_api::{
@@ -29,7 +30,8 @@ use oncekey_x3dh::{
 };
 use rand_core::CryptoRng;
 
-pub use device_list::{DeviceListRefused, PinnedDeviceList};
+pub use device_list::{DeviceListRefused, ListChange, PinnedDeviceList};
+pub use pool_plan::{Demand, PoolPlan};
 pub use resync::{Refusal, refused};
 
 use crate::{

@@ -2,12 +2,16 @@
 
 use std::{path::Path, process::Command};
 
-use oncekey_types::OneTimePreKeyId;
+use oncekey_types::{OneTimePreKeyId, SignedPreKeyId};
+use oncekey_x3dh::keys::AccountKeyPair;
+use zeroize::Zeroizing;
 
-use super::{TestClient, World, first_message};
+use super::{TestClient, World, first_message, unlock, user_id};
 use crate::{
-    client::{Outgoing, ReceiveError, Received},
-    keystore::{Crash, CrashPoint, KeyStore, OneTimePreKeyRecord},
+    client::{Client, NewDevice, Outgoing, ReceiveError, Received, os_random},
+    keystore::{
+        Crash, CrashPoint, KeyStore, OneTimePreKeyRecord, SignedPreKeyRecord, SqliteKeyStore,
+    },
 };
 
 const POINTS: [CrashPoint; 6] = [
@@ -125,40 +129,59 @@ fn files_with(folder: &Path, needle: &[u8]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_erased_secret_is_in_no_file() {
+async fn an_erased_secret_is_in_no_file_not_even_sealed() {
     let world = World::new();
     let folder = tempfile::tempdir().unwrap();
     let bob = world.device_in(folder.path(), "bob");
     bob.publish(150).await.unwrap();
-    let state = bob.store.state().unwrap();
-    let spk = bob.store.signed_prekey(state.current.unwrap()).unwrap();
-    let spk = spk.unwrap().pair.to_secret();
+    let spk = bob.store.sealed("signed_prekey", 1);
     for id in 1..=3 {
         let outgoing = first_message(&world.device("alice", id), "bob").await;
-        let record = bob.store.one_time_prekey(OneTimePreKeyId(id)).unwrap();
-        let OneTimePreKeyRecord::Held(pair) = record else {
-            panic!("{record:?}");
-        };
-        let secret = pair.to_secret();
-        assert_ne!(files_with(folder.path(), &*secret), [""; 0], "held");
+        let sealed = bob.store.sealed("one_time_prekey", id);
+        assert_ne!(files_with(folder.path(), &sealed), [""; 0], "held");
         bob.receive(&outgoing.message, b"ad").unwrap();
-        assert_eq!(files_with(folder.path(), &*secret), [""; 0], "erased");
+        assert_eq!(files_with(folder.path(), &sealed), [""; 0], "erased");
     }
     bob.rotate().await.unwrap();
     world.clock.pass_days(30);
-    assert_ne!(files_with(folder.path(), &*spk), [""; 0], "retained");
+    assert_ne!(files_with(folder.path(), &spk), [""; 0], "retained");
     bob.rotate_if_due().await.unwrap();
-    assert_eq!(files_with(folder.path(), &*spk), [""; 0], "deleted");
+    assert_eq!(files_with(folder.path(), &spk), [""; 0], "deleted");
 }
 
 #[tokio::test]
-async fn a_key_store_holds_nothing_of_a_handshake_but_the_session() {
+async fn no_secret_is_in_the_clear_in_any_file() {
     let world = World::new();
     let folder = tempfile::tempdir().unwrap();
-    let alice = world.device_in(folder.path(), "alice");
+    let account = AccountKeyPair::generate(&mut os_random());
+    let seed = account.to_seed();
+    let new = NewDevice::new(user_id("alice"), 1).with_account(account);
+    let store = SqliteKeyStore::open(folder.path(), &unlock()).unwrap();
+    let alice = Client::create(store, world.server.clone(), new).unwrap();
+    alice.publish(3).await.unwrap();
     world.device("bob", 1).publish(1).await.unwrap();
     let outgoing = first_message(&alice, "bob").await;
-    let root = outgoing.session.keys.root().as_bytes();
-    assert_ne!(files_with(folder.path(), root), [""; 0], "the checker sees keys");
+    let device = alice.store.device().unwrap();
+    let SignedPreKeyRecord::Held(spk) = alice.store.signed_prekey(SignedPreKeyId(1)).unwrap()
+    else {
+        panic!("not held");
+    };
+    let record = alice.store.one_time_prekey(OneTimePreKeyId(2)).unwrap();
+    let OneTimePreKeyRecord::Held(opk) = record else {
+        panic!("{record:?}");
+    };
+    let keys = &outgoing.session.keys;
+    for (name, secret) in [
+        ("identity", device.identity().to_seed().unwrap()),
+        ("authentication", device.authentication().to_seed()),
+        ("account", seed),
+        ("signed prekey", spk.pair.to_secret()),
+        ("one-time prekey", opk.to_secret()),
+        ("root key", Zeroizing::new(*keys.root().as_bytes())),
+        ("chain key", Zeroizing::new(*keys.chain().as_bytes())),
+    ] {
+        assert_eq!(files_with(folder.path(), &*secret), [""; 0], "{name}");
+    }
+    assert_ne!(files_with(folder.path(), b"bob"), [""; 0], "the checker sees what is there");
     assert_eq!(files_with(folder.path(), b"hello"), [""; 0], "plaintext");
 }

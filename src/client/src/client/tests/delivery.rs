@@ -66,7 +66,7 @@ impl Model {
                 prop_assert!(retained && opened, "message {} called a duplicate", message);
                 prop_assert_eq!(session.id, outgoing.session.id);
             }
-            Err(ReceiveError::UnknownSpk { id }) => {
+            Err(ReceiveError::UnknownSpk { id, .. }) => {
                 prop_assert!(!retained, "message {} lost its key", message);
                 prop_assert_eq!(id.0, spk);
             }

@@ -1,7 +1,10 @@
 use oncekey_x3dh::Failure;
 
 use super::{World, first_message, user_id};
-use crate::client::{FetchOptions, InitiateError, ReceiveError, Received};
+use crate::{
+    client::{FetchOptions, InitiateError, ReceiveError, Received},
+    trust::{Answer, Change},
+};
 
 #[tokio::test]
 async fn two_devices_agree_on_a_session_and_the_payload_arrives_once() {
@@ -175,7 +178,10 @@ async fn a_sender_with_a_new_identity_is_an_error_until_it_is_trusted() {
     assert_eq!(changed.offered, *reinstalled.identity());
     assert_eq!(bob.failures()[&Failure::IdentityChanged], 1);
 
-    bob.trust_identity(&changed.peer, &changed.offered).unwrap();
+    let questions = bob.open_questions().unwrap();
+    assert_eq!(questions.len(), 1);
+    assert_eq!(questions[0].change, Change::Identity((**changed).clone()));
+    bob.answer(&questions[0], Answer::Accept).unwrap();
     assert!(matches!(bob.receive(&outgoing.message, b"ad"), Ok(Received::New { .. })));
 }
 

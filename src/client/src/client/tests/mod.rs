@@ -18,7 +18,10 @@ use std::{
 use oncekey_types::{TimestampMs, UserId};
 
 use super::{Client, Clock, Config, FetchOptions, NewDevice, Outgoing};
-use crate::{fake::FakeServer, keystore::SqliteKeyStore, machine::Lifetimes};
+use crate::{
+    fake::FakeServer,
+    keystore::{SqliteKeyStore, StoreKey, Unlock},
+};
 
 pub(super) const DAY_S: u64 = 24 * 60 * 60;
 
@@ -55,7 +58,7 @@ impl World {
     }
 
     pub(super) fn config(&self) -> Config {
-        Config { lifetimes: Lifetimes::default(), clock: Box::new(self.clock.clone()) }
+        Config { clock: Box::new(self.clock.clone()), ..Config::default() }
     }
 
     /// A new device in memory.
@@ -67,16 +70,21 @@ impl World {
 
     /// A new device in a folder.
     pub(super) fn device_in(&self, folder: &Path, user: &str) -> TestClient {
-        let store = SqliteKeyStore::open(folder).unwrap();
+        let store = SqliteKeyStore::open(folder, &unlock()).unwrap();
         let new = NewDevice::new(user_id(user), 1);
         Client::create(store, self.server.clone(), new).unwrap().with_config(self.config())
     }
 
     /// The device in a folder, after a restart.
     pub(super) fn reopen(&self, folder: &Path) -> TestClient {
-        let store = SqliteKeyStore::open(folder).unwrap();
+        let store = SqliteKeyStore::open(folder, &unlock()).unwrap();
         Client::open(store, self.server.clone()).unwrap().with_config(self.config())
     }
+}
+
+/// What all stores of these tests are locked with.
+pub(super) fn unlock() -> Unlock {
+    Unlock::Key(StoreKey::from_bytes(&[7; 32]))
 }
 
 pub(super) fn user_id(name: &str) -> UserId {

@@ -6,37 +6,36 @@ use oncekey_x3dh::{
     keys::{IdentityPublic, OneTimePreKeyPair, OneTimePreKeyPublic, SignedPreKeyPair},
     responder::Commit,
 };
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{OptionalExtension as _, Row, params};
 use zeroize::Zeroizing;
 
-use super::{CrashPoint, Step, int, number, pin};
+use super::{CrashPoint, Db, Step, int, number, pin};
 use crate::keystore::{
-    Acceptance, Error, HeldSignedPreKey, OneTimePreKeyRecord, Role, Session, SessionId,
-    StartedSession, address_of,
-    seal::{open, seal},
+    Absence, Acceptance, Error, HeldSignedPreKey, OneTimePreKeyRecord, Role, Session, SessionId,
+    SignedPreKeyRecord, StartedSession, address_of, seal::Record,
 };
 
 const SPK: &str = "signed prekey";
 const OPK: &str = "one-time prekey";
 const SESSION: &str = "session";
 
-pub(super) fn signed_prekey(
-    connection: &Connection,
-    id: SignedPreKeyId,
-) -> Result<Option<HeldSignedPreKey>, Error> {
-    let mut statement = connection.prepare_cached(
-        "SELECT secret, created_s, expires_s, replaced_ms FROM signed_prekey WHERE id = ?1",
+pub(super) fn signed_prekey(db: Db<'_>, id: SignedPreKeyId) -> Result<SignedPreKeyRecord, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT sealed, created_s, expires_s, replaced_ms FROM signed_prekey WHERE id = ?1",
     )?;
     let mut rows = statement.query([id.0])?;
     let Some(row) = rows.next()? else {
-        return Ok(None);
+        return Ok(SignedPreKeyRecord::Absent(absence(db, "spk", id.0)?));
     };
-    let secret = open::<32>(SPK, blob(row, 0, SPK)?)?;
-    let replaced = match row.get::<_, Option<i64>>(3)? {
-        Some(replaced) => Some(TimestampMs(number(SPK, replaced)?)),
-        None => None,
+    let replaced = row.get::<_, Option<i64>>(3)?;
+    let replaced = replaced.map(|time| number(SPK, time)).transpose()?.map(TimestampMs);
+    let damaged = |_| Error::Damaged { record: SPK };
+    let Some(sealed) = row.get_ref(0)?.as_blob_or_null().map_err(damaged)? else {
+        let replaced = replaced.ok_or(Error::Damaged { record: SPK })?;
+        return Ok(SignedPreKeyRecord::Deleted { replaced });
     };
-    Ok(Some(HeldSignedPreKey {
+    let secret = db.open_array::<32>(Record::SignedPreKey(id), sealed)?;
+    Ok(SignedPreKeyRecord::Held(HeldSignedPreKey {
         pair: SignedPreKeyPair::from_secret(id, &secret),
         created: UnixSeconds(number(SPK, row.get(1)?)?),
         expires: UnixSeconds(number(SPK, row.get(2)?)?),
@@ -45,19 +44,19 @@ pub(super) fn signed_prekey(
 }
 
 pub(super) fn one_time_prekey(
-    connection: &Connection,
+    db: Db<'_>,
     id: OneTimePreKeyId,
 ) -> Result<OneTimePreKeyRecord, Error> {
     let mut statement =
-        connection.prepare_cached("SELECT secret, public FROM one_time_prekey WHERE id = ?1")?;
+        db.prepare_cached("SELECT sealed, public FROM one_time_prekey WHERE id = ?1")?;
     let mut rows = statement.query([id.0])?;
     let Some(row) = rows.next()? else {
-        return Ok(OneTimePreKeyRecord::Unknown);
+        return Ok(OneTimePreKeyRecord::Absent(absence(db, "opk", id.0)?));
     };
     let damaged = Error::Damaged { record: OPK };
     match row.get_ref(0)?.as_blob_or_null() {
-        Ok(Some(secret)) => {
-            let secret = open::<32>(OPK, secret)?;
+        Ok(Some(sealed)) => {
+            let secret = db.open_array::<32>(Record::OneTimePreKey(id), sealed)?;
             Ok(OneTimePreKeyRecord::Held(OneTimePreKeyPair::from_secret(id, &secret)))
         }
         Ok(None) => OneTimePreKeyPublic::from_bytes(blob(row, 1, OPK)?)
@@ -67,11 +66,22 @@ pub(super) fn one_time_prekey(
     }
 }
 
-pub(super) fn accepted(
-    connection: &Connection,
-    dedup: &DedupKey,
-) -> Result<Option<SessionId>, Error> {
-    let id = connection
+/// Why there is no row for a prekey of `kind`.
+fn absence(db: Db<'_>, kind: &str, id: u32) -> Result<Absence, Error> {
+    let (discarded, highest) = db
+        .prepare_cached(&format!("SELECT discarded_{kind}, highest_{kind} FROM device"))?
+        .query_row([], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?)))
+        .optional()?
+        .ok_or(Error::NoDevice)?;
+    Ok(match id {
+        _ if id > highest || id == 0 => Absence::NeverMade,
+        _ if id <= discarded => Absence::Discarded,
+        _ => Absence::Forgotten,
+    })
+}
+
+pub(super) fn accepted(db: Db<'_>, dedup: &DedupKey) -> Result<Option<SessionId>, Error> {
+    let id = db
         .prepare_cached("SELECT session FROM handshake WHERE dedup = ?1")?
         .query_row([dedup.as_bytes()], |row| row.get::<_, [u8; 32]>(0))
         .optional()?;
@@ -80,30 +90,30 @@ pub(super) fn accepted(
 
 /// The one transaction that a handshake is accepted by. `pass` is called between its statements.
 pub(super) fn accept(
-    transaction: &Transaction<'_>,
+    db: Db<'_>,
     commit: &Commit,
     now: TimestampMs,
     pass: impl Fn(CrashPoint) -> Result<(), Error>,
 ) -> Result<Step<Acceptance>, Error> {
     // Another task may have been here since the caller looked.
-    if let Some(session) = accepted(transaction, commit.dedup())? {
+    if let Some(session) = accepted(db, commit.dedup())? {
         return Ok(Step::Abandon(Acceptance::Duplicate(session)));
     }
     let spk = commit.signed_prekey_id();
-    if signed_prekey(transaction, spk)?.is_none() {
+    if !matches!(signed_prekey(db, spk)?, SignedPreKeyRecord::Held(_)) {
         return Ok(Step::Abandon(Acceptance::SignedPreKeyDeleted));
     }
     pass(CrashPoint::Begun)?;
     let session = SessionId::of(commit.session());
-    transaction.execute(
+    db.execute(
         "INSERT INTO handshake (dedup, spk, session) VALUES (?1, ?2, ?3)",
         params![commit.dedup().as_bytes(), spk.0, session.0],
     )?;
     pass(CrashPoint::Remembered)?;
     if let Some(opk) = commit.one_time_prekey_id() {
-        let erased = transaction.execute(
-            "UPDATE one_time_prekey SET secret = NULL, used_ms = ?2
-             WHERE id = ?1 AND secret IS NOT NULL",
+        let erased = db.execute(
+            "UPDATE one_time_prekey SET sealed = NULL, used_ms = ?2
+             WHERE id = ?1 AND sealed IS NOT NULL",
             params![opk.0, int(now.0)],
         )?;
         if erased == 0 {
@@ -112,7 +122,7 @@ pub(super) fn accept(
     }
     pass(CrashPoint::Erased)?;
     let (peer, identity) = (commit.sender(), commit.sender_identity());
-    if !pin::pin_identity(transaction, peer, identity, now)? {
+    if !pin::pin_identity(db, peer, identity, now)? {
         return Ok(Step::Abandon(Acceptance::IdentityChanged));
     }
     pass(CrashPoint::Pinned)?;
@@ -125,18 +135,18 @@ pub(super) fn accept(
         keys: commit.session(),
         first_message: None,
     };
-    row.insert(transaction, now)?;
+    row.insert(db, now)?;
     pass(CrashPoint::Stored)?;
     Ok(Step::Commit(Acceptance::Accepted))
 }
 
 pub(super) fn start(
-    transaction: &Transaction<'_>,
+    db: Db<'_>,
     started: &StartedSession<'_>,
     now: TimestampMs,
 ) -> Result<Step<bool>, Error> {
     let session = started.session;
-    if !pin::pin_identity(transaction, &session.peer, &session.peer_identity, now)? {
+    if !pin::pin_identity(db, &session.peer, &session.peer_identity, now)? {
         return Ok(Step::Abandon(false));
     }
     let row = SessionRow {
@@ -148,7 +158,7 @@ pub(super) fn start(
         keys: &session.keys,
         first_message: Some(started.message),
     };
-    row.insert(transaction, now)?;
+    row.insert(db, now)?;
     Ok(Step::Commit(true))
 }
 
@@ -163,23 +173,24 @@ struct SessionRow<'a> {
 }
 
 impl SessionRow<'_> {
-    fn insert(&self, transaction: &Transaction<'_>, now: TimestampMs) -> Result<(), Error> {
+    fn insert(&self, db: Db<'_>, now: TimestampMs) -> Result<(), Error> {
+        let id = SessionId::of(self.keys);
         let mut keys = Zeroizing::new([0; 64]);
         keys[..32].copy_from_slice(self.keys.root().as_bytes());
         keys[32..].copy_from_slice(self.keys.chain().as_bytes());
-        transaction.execute(
-            "INSERT INTO session (id, role, peer_user, peer_device, peer_identity, spk, opk, keys,
+        db.execute(
+            "INSERT INTO session (id, role, peer_user, peer_device, peer_identity, spk, opk, sealed,
                  first_message, created_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
-                SessionId::of(self.keys).0,
+                id.0,
                 self.role as u8,
                 self.peer.user(),
                 self.peer.device().0,
                 self.identity.to_tagged_bytes(),
                 self.spk.0,
                 self.opk.map(|id| id.0),
-                seal(&*keys).as_slice(),
+                db.seal(Record::Session(id), &*keys)?,
                 self.first_message,
                 int(now.0)
             ],
@@ -188,9 +199,9 @@ impl SessionRow<'_> {
     }
 }
 
-pub(super) fn session(connection: &Connection, id: SessionId) -> Result<Option<Session>, Error> {
-    let mut statement = connection.prepare_cached(
-        "SELECT role, peer_user, peer_device, peer_identity, spk, opk, keys
+pub(super) fn session(db: Db<'_>, id: SessionId) -> Result<Option<Session>, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT role, peer_user, peer_device, peer_identity, spk, opk, sealed
          FROM session WHERE id = ?1",
     )?;
     let mut rows = statement.query([id.0])?;
@@ -203,7 +214,7 @@ pub(super) fn session(connection: &Connection, id: SessionId) -> Result<Option<S
         2 => Role::Responder,
         _ => return Err(damaged),
     };
-    let keys = open::<64>(SESSION, blob(row, 6, SESSION)?)?;
+    let keys = db.open_array::<64>(Record::Session(id), blob(row, 6, SESSION)?)?;
     let half = |from: usize| {
         let mut half = Zeroizing::new([0; 32]);
         half.copy_from_slice(&keys[from..from + 32]);
@@ -221,11 +232,8 @@ pub(super) fn session(connection: &Connection, id: SessionId) -> Result<Option<S
     }))
 }
 
-pub(super) fn first_message(
-    connection: &Connection,
-    id: SessionId,
-) -> Result<Option<Vec<u8>>, Error> {
-    let message = connection
+pub(super) fn first_message(db: Db<'_>, id: SessionId) -> Result<Option<Vec<u8>>, Error> {
+    let message = db
         .query_row("SELECT first_message FROM session WHERE id = ?1", [id.0], |row| {
             row.get::<_, Option<Vec<u8>>>(0)
         })

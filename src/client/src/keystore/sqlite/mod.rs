@@ -3,14 +3,20 @@
 //! Guarantees: a transaction is on disk when its method returns (write-ahead log, `synchronous =
 //! FULL`). Tasks and processes may share a file; they take turns. An erased secret is overwritten
 //! in the file and gone from the log (`secure_delete`, then a checkpoint that truncates the log).
-//! The folder has mode 0700 and the file 0600. A file of another version is refused.
+//! Secrets and pins are sealed under a random data key, which a passphrase or a key kept elsewhere
+//! unlocks (`seal`, `lock`). The folder has mode 0700 and the file 0600. A file of an older version
+//! is brought up to date, one of a newer version is refused.
 //!
-//! Leaves out: copies that a file system or a flash translation layer keeps of blocks that were
-//! overwritten. Sealing the secrets (`seal`) under a key kept elsewhere is the answer to
-//! that.
+//! Leaves out: who the peers are, how many handshakes there were and when, which the file tells to
+//! whoever reads it; copies that a file system or a flash translation layer keeps of blocks that
+//! were overwritten, which hold sealed secrets; and a file that is put back as it was some time
+//! ago.
 
+mod export;
 mod handshake;
+mod migrate;
 mod pin;
+mod trust;
 mod write;
 
 use std::{io, path::Path, time::Duration};
@@ -18,17 +24,20 @@ use std::{io, path::Path, time::Duration};
 use oncekey_types::{OneTimePreKeyId, SignedPreKeyId, TimestampMs, UserId};
 use oncekey_x3dh::{Address, DedupKey, keys::IdentityPublic, responder::Commit};
 use parking_lot::Mutex;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
+use zeroize::Zeroizing;
 
 use super::{
-    Acceptance, DeviceState, Error, HeldSignedPreKey, KeyStore, OneTimePreKeyRecord, PendingWrite,
-    Resync, Session, SessionId, Settled, Staged, StartedSession,
+    Acceptance, DeviceState, Error, Export, KeyStore, OneTimePreKeyRecord, PendingWrite, Resync,
+    Session, SessionId, Settled, SignedPreKeyRecord, Staged, StartedSession,
+    lock::Unlock,
+    seal::{Record, Sealer},
 };
-use crate::machine::{Device, PinnedDeviceList};
+use crate::{
+    machine::{Device, PinnedDeviceList},
+    trust::{Answer, Change, DevicesChanged, TrustEvent, TrustEventId},
+};
 
-const VERSION: i64 = 1;
-/// "OncK": tells the file apart from other programs' databases. Stable, never reuse.
-const APPLICATION_ID: i64 = 0x4f6e_634b;
 const FILE_NAME: &str = "keystore.sqlite3";
 /// How long to wait for another process that holds the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,25 +45,28 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The key store in one SQLite file, or in memory.
 ///
 /// A transaction is on disk when its method returns. Tasks and processes may share a file; they
-/// take turns. An erased secret is overwritten in the file and gone from its log. The folder has
-/// mode 0700, the files 0600; nothing in them is encrypted.
+/// take turns. Secrets are sealed under a passphrase or a key kept elsewhere; an erased one is
+/// overwritten in the file and gone from its log. The folder has mode 0700, the files 0600.
 pub struct SqliteKeyStore {
     connection: Mutex<Connection>,
+    sealer: Sealer,
     #[cfg(test)]
     pub(crate) crash_at: Mutex<Option<(CrashPoint, Crash)>>,
 }
 
 impl SqliteKeyStore {
-    /// Opens the store in `folder`, creating both when they are not there.
+    /// Opens the store in `folder` with what it was created with, creating both when they are not
+    /// there. A passphrase takes a good part of a second.
     ///
     /// # Errors
     ///
-    /// [`Error::Version`] or [`Error::Backend`].
-    pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
+    /// [`Error::Locked`] with another passphrase or key, [`Error::Version`] or
+    /// [`Error::Backend`].
+    pub fn open(folder: impl AsRef<Path>, unlock: &Unlock) -> Result<Self, Error> {
         let folder = folder.as_ref();
         let file = folder.join(FILE_NAME);
         create_private(folder, &file).map_err(|error| Error::Backend(error.into()))?;
-        Self::with(Connection::open(file)?)
+        Self::with(Connection::open(file)?, Some(unlock))
     }
 
     /// A store that is gone when it is dropped.
@@ -63,10 +75,25 @@ impl SqliteKeyStore {
     ///
     /// [`Error::Backend`].
     pub fn in_memory() -> Result<Self, Error> {
-        Self::with(Connection::open_in_memory()?)
+        Self::with(Connection::open_in_memory()?, None)
     }
 
-    fn with(mut connection: Connection) -> Result<Self, Error> {
+    /// Locks the store under another passphrase or key. The old one still opens copies of the
+    /// file that were made before, and they hold the same identity.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`].
+    pub fn change_lock(&self, unlock: &Unlock) -> Result<(), Error> {
+        let locked = self.sealer.lock(unlock)?;
+        self.write(|db| {
+            db.execute("UPDATE lock SET locked = ?1", [locked])?;
+            Ok(Step::Commit(()))
+        })?;
+        self.empty_log()
+    }
+
+    fn with(mut connection: Connection, unlock: Option<&Unlock>) -> Result<Self, Error> {
         connection.busy_timeout(BUSY_TIMEOUT)?;
         // Answers with a row ("wal" or, in memory, "memory"), unlike the other settings.
         connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
@@ -77,27 +104,30 @@ impl SqliteKeyStore {
              PRAGMA trusted_schema = OFF;",
         )?;
         connection.query_row("PRAGMA secure_delete = ON", [], |_| Ok(()))?;
-        prepare_schema(&mut connection)?;
-        Ok(Self {
+        let migrate::Prepared { sealer, migrated } = migrate::prepare(&mut connection, unlock)?;
+        let store = Self {
             connection: Mutex::new(connection),
+            sealer,
             #[cfg(test)]
             crash_at: Mutex::new(None),
-        })
+        };
+        if migrated {
+            tracing::info!("a key store of an older version was sealed and brought up to date");
+            store.empty_log()?;
+        }
+        Ok(store)
     }
 
-    fn read<R>(&self, read: impl FnOnce(&Connection) -> Result<R, Error>) -> Result<R, Error> {
-        read(&self.connection.lock())
+    fn read<R>(&self, read: impl FnOnce(Db<'_>) -> Result<R, Error>) -> Result<R, Error> {
+        read(Db { connection: &self.connection.lock(), sealer: &self.sealer })
     }
 
     /// Runs `write` in a transaction that takes the write lock at once, and commits when it says
     /// so.
-    fn write<R>(
-        &self,
-        write: impl FnOnce(&Transaction<'_>) -> Result<Step<R>, Error>,
-    ) -> Result<R, Error> {
+    fn write<R>(&self, write: impl FnOnce(Db<'_>) -> Result<Step<R>, Error>) -> Result<R, Error> {
         let mut connection = self.connection.lock();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        match write(&transaction)? {
+        match write(Db { connection: &transaction, sealer: &self.sealer })? {
             Step::Commit(result) => {
                 transaction.commit()?;
                 Ok(result)
@@ -112,9 +142,14 @@ impl SqliteKeyStore {
     /// Empties the write-ahead log, which may hold older versions of erased secrets.
     fn empty_log(&self) -> Result<(), Error> {
         // The row says whether another process kept the log busy; its next checkpoint will do.
-        self.read(|connection| {
-            Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
-        })
+        self.read(|db| Ok(db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?))
+    }
+
+    /// The blob of a secret, as it stands in the file.
+    #[cfg(test)]
+    pub(crate) fn sealed(&self, table: &str, id: u32) -> Vec<u8> {
+        let sql = format!("SELECT sealed FROM {table} WHERE id = ?1");
+        self.connection.lock().query_row(&sql, [id], |row| row.get(0)).unwrap()
     }
 
     /// Where the crash tests stop a transaction.
@@ -139,6 +174,39 @@ impl SqliteKeyStore {
 impl std::fmt::Debug for SqliteKeyStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SqliteKeyStore").finish_non_exhaustive()
+    }
+}
+
+/// A connection, in a transaction or not, with what seals its blobs.
+#[derive(Clone, Copy)]
+struct Db<'a> {
+    connection: &'a Connection,
+    sealer: &'a Sealer,
+}
+
+impl std::ops::Deref for Db<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection
+    }
+}
+
+impl Db<'_> {
+    fn seal(&self, record: Record<'_>, secret: &[u8]) -> Result<Vec<u8>, Error> {
+        self.sealer.seal(record, secret)
+    }
+
+    fn open(&self, record: Record<'_>, blob: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.sealer.open(record, blob)
+    }
+
+    fn open_array<const N: usize>(
+        &self,
+        record: Record<'_>,
+        blob: &[u8],
+    ) -> Result<Zeroizing<[u8; N]>, Error> {
+        self.sealer.open_array(record, blob)
     }
 }
 
@@ -176,7 +244,7 @@ impl From<rusqlite::Error> for Error {
 
 impl KeyStore for SqliteKeyStore {
     fn create(&self, device: &Device) -> Result<(), Error> {
-        self.write(|transaction| write::create(transaction, device))
+        self.write(|db| write::create(db, device))
     }
 
     fn device(&self) -> Result<Device, Error> {
@@ -188,7 +256,7 @@ impl KeyStore for SqliteKeyStore {
     }
 
     fn stage(&self, staged: &Staged) -> Result<(), Error> {
-        self.write(|transaction| write::stage(transaction, staged))
+        self.write(|db| write::stage(db, staged))
     }
 
     fn settle(
@@ -197,40 +265,43 @@ impl KeyStore for SqliteKeyStore {
         settled: &Settled,
         now: TimestampMs,
     ) -> Result<(), Error> {
-        self.write(|transaction| write::settle(transaction, write, settled, now))
+        self.write(|db| write::settle(db, write, settled, now))
     }
 
     fn purge(&self, replaced_until: TimestampMs) -> Result<(), Error> {
-        if self.write(|transaction| {
-            write::purge(transaction, replaced_until, &write::Room::default())
-        })? {
+        if self.write(|db| write::purge(db, replaced_until, &write::Room::default()))? {
             self.empty_log()?;
         }
         Ok(())
     }
 
+    fn discard_prekeys(&self) -> Result<(), Error> {
+        self.write(write::discard_prekeys)?;
+        self.empty_log()
+    }
+
     fn resync(&self, resync: &Resync) -> Result<(), Error> {
-        self.write(|transaction| {
-            write::resync(transaction, resync)?;
+        self.write(|db| {
+            write::resync(db, resync)?;
             Ok(Step::Commit(()))
         })
     }
 
     fn missing_secrets(&self, ranges: &[(OneTimePreKeyId, OneTimePreKeyId)]) -> Result<u64, Error> {
-        self.read(|connection| write::missing_secrets(connection, ranges))
+        self.read(|db| write::missing_secrets(db, ranges))
     }
 
-    fn signed_prekey(&self, id: SignedPreKeyId) -> Result<Option<HeldSignedPreKey>, Error> {
-        self.read(|connection| handshake::signed_prekey(connection, id))
+    fn signed_prekey(&self, id: SignedPreKeyId) -> Result<SignedPreKeyRecord, Error> {
+        self.read(|db| handshake::signed_prekey(db, id))
     }
 
     fn one_time_prekey(&self, id: OneTimePreKeyId) -> Result<OneTimePreKeyRecord, Error> {
-        self.read(|connection| handshake::one_time_prekey(connection, id))
+        self.read(|db| handshake::one_time_prekey(db, id))
     }
 
     fn accepted(&self, dedup: &DedupKey) -> Result<Option<Session>, Error> {
-        self.read(|connection| match handshake::accepted(connection, dedup)? {
-            Some(id) => match handshake::session(connection, id)? {
+        self.read(|db| match handshake::accepted(db, dedup)? {
+            Some(id) => match handshake::session(db, id)? {
                 Some(session) => Ok(Some(session)),
                 None => Err(Error::Damaged { record: "session" }),
             },
@@ -239,9 +310,8 @@ impl KeyStore for SqliteKeyStore {
     }
 
     fn accept(&self, commit: &Commit, now: TimestampMs) -> Result<Acceptance, Error> {
-        let acceptance = self.write(|transaction| {
-            handshake::accept(transaction, commit, now, |point| self.pass(point))
-        })?;
+        let acceptance =
+            self.write(|db| handshake::accept(db, commit, now, |point| self.pass(point)))?;
         self.pass(CrashPoint::Committed)?;
         if matches!(acceptance, Acceptance::Accepted) && commit.one_time_prekey_id().is_some() {
             // The handshake is accepted whether or not the log can be emptied now.
@@ -253,36 +323,56 @@ impl KeyStore for SqliteKeyStore {
     }
 
     fn start(&self, started: &StartedSession<'_>, now: TimestampMs) -> Result<bool, Error> {
-        self.write(|transaction| handshake::start(transaction, started, now))
+        self.write(|db| handshake::start(db, started, now))
     }
 
     fn session(&self, id: SessionId) -> Result<Option<Session>, Error> {
-        self.read(|connection| handshake::session(connection, id))
+        self.read(|db| handshake::session(db, id))
     }
 
     fn first_message(&self, id: SessionId) -> Result<Option<Vec<u8>>, Error> {
-        self.read(|connection| handshake::first_message(connection, id))
+        self.read(|db| handshake::first_message(db, id))
     }
 
     fn pinned_identity(&self, peer: &Address) -> Result<Option<IdentityPublic>, Error> {
-        self.read(|connection| pin::identity(connection, peer))
-    }
-
-    fn replace_identity(
-        &self,
-        peer: &Address,
-        identity: &IdentityPublic,
-        now: TimestampMs,
-    ) -> Result<(), Error> {
-        self.write(|transaction| pin::replace_identity(transaction, peer, identity, now))
+        self.read(|db| pin::identity(db, peer))
     }
 
     fn pinned_device_list(&self, user: &UserId) -> Result<Option<PinnedDeviceList>, Error> {
-        self.read(|connection| pin::device_list(connection, user))
+        self.read(|db| pin::device_list(db, user))
     }
 
-    fn pin_device_list(&self, user: &UserId, list: &PinnedDeviceList) -> Result<(), Error> {
-        self.write(|transaction| pin::pin_device_list(transaction, user, list))
+    fn pin_device_list(
+        &self,
+        user: &UserId,
+        list: &PinnedDeviceList,
+        change: Option<&DevicesChanged>,
+        now: TimestampMs,
+    ) -> Result<(), Error> {
+        self.write(|db| pin::pin_device_list(db, user, list, change, now))
+    }
+
+    fn notice(&self, change: &Change, now: TimestampMs) -> Result<TrustEventId, Error> {
+        self.write(|db| Ok(Step::Commit(trust::notice(db, change, now)?)))
+    }
+
+    fn trust_events(
+        &self,
+        user: Option<&[u8]>,
+    ) -> Result<Vec<(TrustEvent, Option<Answer>)>, Error> {
+        self.read(|db| trust::events(db, user))
+    }
+
+    fn answer(&self, event: &TrustEvent, answer: Answer, now: TimestampMs) -> Result<(), Error> {
+        self.write(|db| trust::answer(db, event, answer, now))
+    }
+
+    fn export(&self) -> Result<Export, Error> {
+        self.read(export::read)
+    }
+
+    fn import(&self, export: &Export, now: TimestampMs) -> Result<(), Error> {
+        self.write(|db| export::write(db, export, now))
     }
 }
 
@@ -304,25 +394,6 @@ fn create_private(folder: &Path, file: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::fs::File::open(folder)?.sync_all()?;
     Ok(())
-}
-
-fn prepare_schema(connection: &mut Connection) -> Result<(), Error> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let pragma = |name: &str| {
-        transaction.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0))
-    };
-    match (pragma("application_id")?, pragma("user_version")?) {
-        (0, 0) => {
-            transaction.execute_batch(include_str!("schema.sql"))?;
-            transaction.execute_batch(&format!(
-                "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
-            ))?;
-            transaction.commit()?;
-            Ok(())
-        }
-        (APPLICATION_ID, VERSION) => Ok(()),
-        (_, found) => Err(Error::Version { found, supported: VERSION }),
-    }
 }
 
 /// A number as SQLite keeps it; every limit is far below its 63 bits.

@@ -3,105 +3,118 @@
 use oncekey_api::key::DeviceList as WireList;
 use oncekey_types::{TimestampMs, UserId};
 use oncekey_x3dh::{Address, keys::IdentityPublic};
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use rusqlite::{OptionalExtension as _, params};
 
-use super::{Step, int};
-use crate::{keystore::Error, machine::PinnedDeviceList};
+use super::{Db, Step, int, trust};
+use crate::{
+    keystore::{Error, seal::Record},
+    machine::PinnedDeviceList,
+    trust::{Change, DevicesChanged},
+};
 
-const IDENTITY: &str = "pinned identity";
-const DEVICE_LIST: &str = "pinned device list";
-
-pub(super) fn identity(
-    connection: &Connection,
-    peer: &Address,
-) -> Result<Option<IdentityPublic>, Error> {
-    let key = connection
-        .prepare_cached("SELECT identity FROM identity_pin WHERE user = ?1 AND device = ?2")?
-        .query_row(params![peer.user(), peer.device().0], |row| row.get::<_, [u8; 33]>(0))
+pub(super) fn identity(db: Db<'_>, peer: &Address) -> Result<Option<IdentityPublic>, Error> {
+    let sealed = db
+        .prepare_cached("SELECT sealed FROM identity_pin WHERE user = ?1 AND device = ?2")?
+        .query_row(params![peer.user(), peer.device().0], |row| row.get::<_, Vec<u8>>(0))
         .optional()?;
-    key.map(|key| IdentityPublic::from_tagged_bytes(&key))
-        .transpose()
-        .map_err(|_| Error::Damaged { record: IDENTITY })
+    let Some(sealed) = sealed else { return Ok(None) };
+    let record = Record::PinnedIdentity(peer);
+    IdentityPublic::from_tagged_bytes(&db.open(record, &sealed)?)
+        .map(Some)
+        .map_err(|_| Error::Damaged { record: record.name() })
 }
 
 /// Pins `key` when none is pinned. Whether it is the pinned one now.
 pub(super) fn pin_identity(
-    transaction: &Transaction<'_>,
+    db: Db<'_>,
     peer: &Address,
     key: &IdentityPublic,
     now: TimestampMs,
 ) -> Result<bool, Error> {
-    match identity(transaction, peer)? {
+    match identity(db, peer)? {
         Some(pinned) => Ok(pinned == *key),
         None => {
-            put_identity(transaction, peer, key, now)?;
+            put_identity(db, peer, key, now)?;
             Ok(true)
         }
     }
 }
 
-pub(super) fn replace_identity(
-    transaction: &Transaction<'_>,
-    peer: &Address,
-    key: &IdentityPublic,
-    now: TimestampMs,
-) -> Result<Step<()>, Error> {
-    put_identity(transaction, peer, key, now)?;
-    Ok(Step::Commit(()))
-}
-
-fn put_identity(
-    transaction: &Transaction<'_>,
+pub(super) fn put_identity(
+    db: Db<'_>,
     peer: &Address,
     key: &IdentityPublic,
     now: TimestampMs,
 ) -> Result<(), Error> {
-    transaction.execute(
-        "INSERT OR REPLACE INTO identity_pin (user, device, identity, pinned_ms)
+    db.execute(
+        "INSERT OR REPLACE INTO identity_pin (user, device, sealed, pinned_ms)
          VALUES (?1, ?2, ?3, ?4)",
-        params![peer.user(), peer.device().0, key.to_tagged_bytes(), int(now.0)],
+        params![
+            peer.user(),
+            peer.device().0,
+            db.seal(Record::PinnedIdentity(peer), &key.to_tagged_bytes())?,
+            int(now.0)
+        ],
     )?;
     Ok(())
 }
 
-pub(super) fn device_list(
-    connection: &Connection,
-    user: &UserId,
-) -> Result<Option<PinnedDeviceList>, Error> {
-    let row = connection
-        .query_row(
-            "SELECT account_key, list, signature FROM device_list_pin WHERE user = ?1",
-            [user.as_str()],
-            |row| {
-                Ok(WireList {
-                    account_key: row.get::<_, Vec<u8>>(0)?.into(),
-                    list: row.get::<_, Vec<u8>>(1)?.into(),
-                    signature: row.get::<_, Vec<u8>>(2)?.into(),
-                })
-            },
-        )
+pub(super) fn device_list(db: Db<'_>, user: &UserId) -> Result<Option<PinnedDeviceList>, Error> {
+    let row = db
+        .prepare_cached(
+            "SELECT account_sealed, list, signature FROM device_list_pin WHERE user = ?1",
+        )?
+        .query_row([user.as_str()], |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, Vec<u8>>(2)?))
+        })
         .optional()?;
-    row.map(|list| PinnedDeviceList::from_wire(&list, user))
-        .transpose()
-        .map_err(|_| Error::Damaged { record: DEVICE_LIST })
+    let Some((account, list, signature)) = row else { return Ok(None) };
+    let record = Record::PinnedAccount(user.as_bytes());
+    let wire = WireList {
+        account_key: db.open(record, &account)?.to_vec().into(),
+        list: list.into(),
+        signature: signature.into(),
+    };
+    PinnedDeviceList::from_wire(&wire, user)
+        .map(Some)
+        .map_err(|_| Error::Damaged { record: record.name() })
 }
 
+/// Pins `list`, stores `change` and renews the identity keys that it vouches for.
 pub(super) fn pin_device_list(
-    transaction: &Transaction<'_>,
+    db: Db<'_>,
     user: &UserId,
     list: &PinnedDeviceList,
+    change: Option<&DevicesChanged>,
+    now: TimestampMs,
 ) -> Result<Step<()>, Error> {
+    put_device_list(db, user, list)?;
+    if let Some(changed) = change {
+        trust::notice(db, &Change::Devices(changed.clone()), now)?;
+        if changed.trusted {
+            trust::renew_identities(db, user, changed.renewed.iter(), now)?;
+        }
+    }
+    Ok(Step::Commit(()))
+}
+
+pub(super) fn put_device_list(
+    db: Db<'_>,
+    user: &UserId,
+    list: &PinnedDeviceList,
+) -> Result<(), Error> {
     let wire = list.to_wire();
     let seq = int(list.seq().0);
-    let pinned = transaction.execute(
-        "INSERT INTO device_list_pin (user, seq, account_key, list, signature)
+    let account = db.seal(Record::PinnedAccount(user.as_bytes()), &wire.account_key.0)?;
+    let pinned = db.execute(
+        "INSERT INTO device_list_pin (user, seq, account_sealed, list, signature)
          VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (user) DO UPDATE
-         SET seq = ?2, account_key = ?3, list = ?4, signature = ?5 WHERE seq <= ?2",
-        params![user.as_str(), seq, wire.account_key.0, wire.list.0, wire.signature.0],
+         SET seq = ?2, account_sealed = ?3, list = ?4, signature = ?5 WHERE seq <= ?2",
+        params![user.as_str(), seq, account, wire.list.0, wire.signature.0],
     )?;
     if pinned == 0 {
         return Err(Error::Stale);
     }
-    Ok(Step::Commit(()))
+    Ok(())
 }

@@ -3,12 +3,16 @@ use oncekey_x3dh::keys::OneTimePreKeyPair;
 
 use super::*;
 use crate::{
-    keystore::WriteKind,
+    keystore::{StoreKey, WriteKind},
     machine::{Lifetimes, Signing},
 };
 
 fn rng() -> rand_core::UnwrapErr<getrandom::SysRng> {
     rand_core::UnwrapErr(getrandom::SysRng)
+}
+
+fn key() -> Unlock {
+    Unlock::Key(StoreKey::from_bytes(&[7; 32]))
 }
 
 fn device() -> Device {
@@ -29,8 +33,8 @@ fn replenish(store: &SqliteKeyStore, device: &Device, count: usize) -> Staged {
 fn a_device_comes_back_as_it_went() {
     let folder = tempfile::tempdir().unwrap();
     let device = device();
-    SqliteKeyStore::open(folder.path()).unwrap().create(&device).unwrap();
-    let store = SqliteKeyStore::open(folder.path()).unwrap();
+    SqliteKeyStore::open(folder.path(), &key()).unwrap().create(&device).unwrap();
+    let store = SqliteKeyStore::open(folder.path(), &key()).unwrap();
     let again = store.device().unwrap();
     assert_eq!(again.address(), device.address());
     assert_eq!(again.identity().public(), device.identity().public());
@@ -52,7 +56,7 @@ fn folder_and_files_are_their_owners_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("a/b");
-    let store = SqliteKeyStore::open(&folder).unwrap();
+    let store = SqliteKeyStore::open(&folder, &key()).unwrap();
     store.create(&device()).unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&folder), 0o700);
@@ -67,14 +71,14 @@ fn folder_and_files_are_their_owners_alone() {
 
 #[test]
 fn a_store_of_another_version_or_program_is_refused() {
-    for (pragma, value) in [("user_version", 2), ("application_id", 7)] {
+    for (pragma, value) in [("user_version", 3), ("application_id", 7)] {
         let folder = tempfile::tempdir().unwrap();
-        SqliteKeyStore::open(folder.path()).unwrap();
+        SqliteKeyStore::open(folder.path(), &key()).unwrap();
         Connection::open(folder.path().join(FILE_NAME))
             .unwrap()
             .execute_batch(&format!("PRAGMA {pragma} = {value}"))
             .unwrap();
-        let error = SqliteKeyStore::open(folder.path()).unwrap_err();
+        let error = SqliteKeyStore::open(folder.path(), &key()).unwrap_err();
         assert!(matches!(error, Error::Version { .. }), "{pragma}: {error}");
     }
 }
@@ -82,7 +86,7 @@ fn a_store_of_another_version_or_program_is_refused() {
 #[test]
 fn the_settings_that_durability_rests_on_are_in_force() {
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteKeyStore::open(folder.path()).unwrap();
+    let store = SqliteKeyStore::open(folder.path(), &key()).unwrap();
     let connection = store.connection.lock();
     let pragma = |name: &str| -> String {
         connection
@@ -157,17 +161,22 @@ fn a_replaced_signed_prekey_is_deleted_when_its_time_is_over_and_not_before() {
         store.stage(&staged).unwrap();
         store.settle(&staged.write, &Settled::Accepted, now).unwrap();
     }
-    let first = store.signed_prekey(SignedPreKeyId(1)).unwrap().unwrap();
-    assert_eq!(first.replaced, Some(TimestampMs(5_000)));
-    store.purge(TimestampMs(4_999)).unwrap();
-    assert!(store.signed_prekey(SignedPreKeyId(1)).unwrap().is_some());
-    store.purge(TimestampMs(5_000)).unwrap();
-    assert!(store.signed_prekey(SignedPreKeyId(1)).unwrap().is_none());
-    store.purge(TimestampMs(u64::MAX)).unwrap();
+    let spk = |id| store.signed_prekey(SignedPreKeyId(id)).unwrap();
+    let replaced = TimestampMs(5_000);
+    for _ in 0..2 {
+        let SignedPreKeyRecord::Held(first) = spk(1) else { panic!("{:?}", spk(1)) };
+        assert_eq!(first.replaced, Some(replaced));
+        store.purge(TimestampMs(4_999)).unwrap();
+    }
+    store.purge(replaced).unwrap();
+    let first = spk(1);
     assert!(
-        store.signed_prekey(SignedPreKeyId(2)).unwrap().is_some(),
-        "the current one has no end"
+        matches!(first, SignedPreKeyRecord::Deleted { replaced: r } if r == replaced),
+        "{first:?}"
     );
+    store.purge(TimestampMs(u64::MAX)).unwrap();
+    let current = spk(2);
+    assert!(matches!(current, SignedPreKeyRecord::Held(_)), "has no end: {current:?}");
 }
 
 #[test]
@@ -177,13 +186,13 @@ fn over_the_limits_the_oldest_go_first() {
     store
         .connection
         .lock()
-        .execute("UPDATE one_time_prekey SET secret = NULL WHERE id <= 10", [])
+        .execute("UPDATE one_time_prekey SET sealed = NULL WHERE id <= 10", [])
         .unwrap();
-    let room = write::Room { held: 4, tombstones: 3 };
-    store.write(|transaction| write::purge(transaction, TimestampMs(0), &room)).unwrap();
+    let room = write::Room { held: 4, tombstones: 3, spk_tombstones: 9 };
+    store.write(|db| write::purge(db, TimestampMs(0), &room)).unwrap();
     let kept: Vec<_> = (1..=20)
         .map(OneTimePreKeyId)
-        .filter(|id| !matches!(store.one_time_prekey(*id).unwrap(), OneTimePreKeyRecord::Unknown))
+        .filter(|id| !matches!(store.one_time_prekey(*id).unwrap(), OneTimePreKeyRecord::Absent(_)))
         .map(|id| id.0)
         .collect();
     assert_eq!(kept, [8, 9, 10, 17, 18, 19, 20]);

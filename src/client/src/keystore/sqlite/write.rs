@@ -3,14 +3,16 @@
 use oncekey_types::{
     DeviceId, OneTimePreKeyId, RegistrationId, Seq, SignedPreKeyId, TimestampMs, UserId, limits,
 };
-use oncekey_x3dh::keys::{AccountKeyPair, AuthenticationKeyPair, IdentityKeyPair};
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use oncekey_x3dh::{
+    Address,
+    keys::{AccountKeyPair, AuthenticationKeyPair, IdentityKeyPair},
+};
+use rusqlite::{OptionalExtension as _, params};
 
-use super::{Step, int, number};
+use super::{Db, Step, handshake::blob, int, number};
 use crate::{
     keystore::{
-        DeviceState, Error, PendingWrite, Resync, Settled, Staged, WriteKind,
-        seal::{open, seal},
+        DeviceState, Error, PendingWrite, Resync, Settled, Staged, WriteKind, seal::Record,
     },
     machine::Device,
 };
@@ -18,59 +20,68 @@ use crate::{
 const DEVICE: &str = "device";
 const PENDING: &str = "pending write";
 
-pub(super) fn create(transaction: &Transaction<'_>, device: &Device) -> Result<Step<()>, Error> {
-    let exists: i64 = transaction.query_row("SELECT count(*) FROM device", [], |row| row.get(0))?;
+pub(super) fn create(db: Db<'_>, device: &Device) -> Result<Step<()>, Error> {
+    let exists: i64 = db.query_row("SELECT count(*) FROM device", [], |row| row.get(0))?;
     if exists > 0 {
         return Err(Error::DeviceExists);
     }
     let identity = device.identity().to_seed().ok_or(Error::Damaged { record: DEVICE })?;
-    let account = device.account().map(|account| seal(&*account.to_seed()));
-    transaction.execute(
+    let me = device.address();
+    let account = match device.account() {
+        Some(account) => Some(db.seal(Record::Account(me), &*account.to_seed())?),
+        None => None,
+    };
+    db.execute(
         "INSERT INTO device
-             (only, user, device, identity_secret, authentication_secret, account_secret)
+             (only, user, device, identity_sealed, authentication_sealed, account_sealed)
          VALUES (1, ?1, ?2, ?3, ?4, ?5)",
         params![
             device.user().as_str(),
-            device.address().device().0,
-            seal(&*identity).as_slice(),
-            seal(&*device.authentication().to_seed()).as_slice(),
-            account.as_ref().map(|blob| blob.as_slice()),
+            me.device().0,
+            db.seal(Record::Identity(me), &*identity)?,
+            db.seal(Record::Authentication(me), &*device.authentication().to_seed())?,
+            account,
         ],
     )?;
     Ok(Step::Commit(()))
 }
 
-pub(super) fn device(connection: &Connection) -> Result<Device, Error> {
-    let mut statement = connection.prepare_cached(
-        "SELECT user, device, identity_secret, authentication_secret, account_secret FROM device",
+pub(super) fn device(db: Db<'_>) -> Result<Device, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT user, device, identity_sealed, authentication_sealed, account_sealed FROM device",
     )?;
     let mut rows = statement.query([])?;
     let row = rows.next()?.ok_or(Error::NoDevice)?;
-    let damaged = |_| Error::Damaged { record: DEVICE };
-    let secret = |column: usize| {
-        let blob = row.get_ref(column)?.as_blob().map_err(|_| Error::Damaged { record: DEVICE })?;
-        open::<32>(DEVICE, blob)
-    };
-    let user = UserId::new(row.get::<_, String>(0)?).map_err(damaged)?;
-    let account = match row.get_ref(4)?.as_blob_or_null() {
-        Ok(Some(blob)) => Some(AccountKeyPair::from_seed(&*open::<32>(DEVICE, blob)?)),
-        Ok(None) => None,
-        Err(_) => return Err(Error::Damaged { record: DEVICE }),
+    let damaged = || Error::Damaged { record: DEVICE };
+    let user = UserId::new(row.get::<_, String>(0)?).map_err(|_| damaged())?;
+    let me = Address::new(&user, DeviceId(row.get(1)?));
+    let secret =
+        |column: usize, record| db.open_array::<32>(record, blob(row, column, record.name())?);
+    let account = match row.get_ref(4)?.as_blob_or_null().map_err(|_| damaged())? {
+        Some(blob) => {
+            Some(AccountKeyPair::from_seed(&*db.open_array::<32>(Record::Account(&me), blob)?))
+        }
+        None => None,
     };
     Ok(Device::from_keys(
         user,
-        DeviceId(row.get(1)?),
-        IdentityKeyPair::from_seed(&*secret(2)?),
-        AuthenticationKeyPair::from_seed(&*secret(3)?),
+        me.device(),
+        IdentityKeyPair::from_seed(&*secret(2, Record::Identity(&me))?),
+        AuthenticationKeyPair::from_seed(&*secret(3, Record::Authentication(&me))?),
         account,
     ))
 }
 
-pub(super) fn state(connection: &Connection) -> Result<DeviceState, Error> {
+pub(super) fn state(db: Db<'_>) -> Result<DeviceState, Error> {
     // One read transaction, so that both tables are of the same moment.
-    let transaction = connection.unchecked_transaction()?;
-    let pending = pending(&transaction)?;
-    let (registration, seq, current, highest_spk, highest_opk) = transaction
+    let _transaction = db.unchecked_transaction()?;
+    counters(db)
+}
+
+/// The state, within a transaction of the caller's.
+pub(super) fn counters(db: Db<'_>) -> Result<DeviceState, Error> {
+    let pending = pending(db)?;
+    let (registration, seq, current, highest_spk, highest_opk) = db
         .query_row(
             "SELECT registration, seq, current_spk, highest_spk, highest_opk FROM device",
             [],
@@ -96,8 +107,8 @@ pub(super) fn state(connection: &Connection) -> Result<DeviceState, Error> {
     })
 }
 
-fn pending(connection: &Connection) -> Result<Option<PendingWrite>, Error> {
-    let row = connection
+fn pending(db: Db<'_>) -> Result<Option<PendingWrite>, Error> {
+    let row = db
         .query_row("SELECT seq, kind, spk, body FROM pending_write", [], |row| {
             Ok((
                 row.get::<_, i64>(0)?,
@@ -118,10 +129,10 @@ fn pending(connection: &Connection) -> Result<Option<PendingWrite>, Error> {
     }))
 }
 
-pub(super) fn stage(transaction: &Transaction<'_>, staged: &Staged) -> Result<Step<()>, Error> {
+pub(super) fn stage(db: Db<'_>, staged: &Staged) -> Result<Step<()>, Error> {
     let write = &staged.write;
     let highest_opk = staged.one_time_prekeys.last().map_or(0, |pair| pair.id().0);
-    let updated = transaction.execute(
+    let updated = db.execute(
         "UPDATE device
          SET seq = ?2, highest_spk = max(highest_spk, ?3), highest_opk = max(highest_opk, ?4)
          WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM pending_write)",
@@ -135,27 +146,27 @@ pub(super) fn stage(transaction: &Transaction<'_>, staged: &Staged) -> Result<St
     if updated == 0 {
         return Err(Error::Stale);
     }
-    transaction.execute(
+    db.execute(
         "INSERT INTO pending_write (only, seq, kind, spk, body) VALUES (1, ?1, ?2, ?3, ?4)",
         params![int(write.seq.0), write.kind as u8, write.signed_prekey.map(|id| id.0), write.body],
     )?;
     if let Some(spk) = &staged.signed_prekey {
-        transaction.execute(
-            "INSERT INTO signed_prekey (id, secret, created_s, expires_s) VALUES (?1, ?2, ?3, ?4)",
+        db.execute(
+            "INSERT INTO signed_prekey (id, sealed, created_s, expires_s) VALUES (?1, ?2, ?3, ?4)",
             params![
                 spk.pair.id().0,
-                seal(&*spk.pair.to_secret()).as_slice(),
+                db.seal(Record::SignedPreKey(spk.pair.id()), &*spk.pair.to_secret())?,
                 int(spk.created.0),
                 int(spk.expires.0)
             ],
         )?;
     }
-    let mut insert = transaction
-        .prepare_cached("INSERT INTO one_time_prekey (id, secret, public) VALUES (?1, ?2, ?3)")?;
+    let mut insert =
+        db.prepare_cached("INSERT INTO one_time_prekey (id, sealed, public) VALUES (?1, ?2, ?3)")?;
     for pair in &staged.one_time_prekeys {
         insert.execute(params![
             pair.id().0,
-            seal(&*pair.to_secret()).as_slice(),
+            db.seal(Record::OneTimePreKey(pair.id()), &*pair.to_secret())?,
             pair.public().as_bytes()
         ])?;
     }
@@ -163,39 +174,34 @@ pub(super) fn stage(transaction: &Transaction<'_>, staged: &Staged) -> Result<St
 }
 
 pub(super) fn settle(
-    transaction: &Transaction<'_>,
+    db: Db<'_>,
     write: &PendingWrite,
     settled: &Settled,
     now: TimestampMs,
 ) -> Result<Step<()>, Error> {
-    let deleted =
-        transaction.execute("DELETE FROM pending_write WHERE seq = ?1", [int(write.seq.0)])?;
+    let deleted = db.execute("DELETE FROM pending_write WHERE seq = ?1", [int(write.seq.0)])?;
     if deleted == 0 {
         return Ok(Step::Abandon(()));
     }
     match settled {
         Settled::Registered(registration) => {
-            transaction.execute("UPDATE device SET registration = ?1", [registration.0])?;
-            publish_signed_prekey(transaction, write, now)?;
+            db.execute("UPDATE device SET registration = ?1", [registration.0])?;
+            publish_signed_prekey(db, write, now)?;
         }
-        Settled::Accepted => publish_signed_prekey(transaction, write, now)?,
+        Settled::Accepted => publish_signed_prekey(db, write, now)?,
         Settled::Unregistered => {
-            transaction.execute("UPDATE device SET registration = NULL", [])?;
+            db.execute("UPDATE device SET registration = NULL", [])?;
         }
-        Settled::Refused(used) => resync(transaction, used)?,
+        Settled::Refused(used) => resync(db, used)?,
     }
     Ok(Step::Commit(()))
 }
 
 /// The write's signed prekey is current now, those before it are replaced.
-fn publish_signed_prekey(
-    transaction: &Transaction<'_>,
-    write: &PendingWrite,
-    now: TimestampMs,
-) -> Result<(), Error> {
+fn publish_signed_prekey(db: Db<'_>, write: &PendingWrite, now: TimestampMs) -> Result<(), Error> {
     if let Some(id) = write.signed_prekey {
-        transaction.execute("UPDATE device SET current_spk = ?1", [id.0])?;
-        transaction.execute(
+        db.execute("UPDATE device SET current_spk = ?1", [id.0])?;
+        db.execute(
             "UPDATE signed_prekey SET replaced_ms = ?2 WHERE id < ?1 AND replaced_ms IS NULL",
             params![id.0, int(now.0)],
         )?;
@@ -203,8 +209,8 @@ fn publish_signed_prekey(
     Ok(())
 }
 
-pub(super) fn resync(transaction: &Transaction<'_>, used: &Resync) -> Result<(), Error> {
-    transaction.execute(
+pub(super) fn resync(db: Db<'_>, used: &Resync) -> Result<(), Error> {
+    db.execute(
         "UPDATE device
          SET seq = max(seq, ?1), highest_spk = max(highest_spk, ?2),
              highest_opk = max(highest_opk, ?3)",
@@ -217,32 +223,48 @@ pub(super) fn resync(transaction: &Transaction<'_>, used: &Resync) -> Result<(),
     Ok(())
 }
 
-/// How many one-time prekeys a store keeps.
+/// How many prekeys, and traces of prekeys, a store keeps.
 pub(super) struct Room {
     pub(super) held: u32,
     pub(super) tombstones: u32,
+    pub(super) spk_tombstones: u32,
 }
 
 impl Default for Room {
     fn default() -> Self {
-        Self { held: limits::SECRETS_HELD_MAX, tombstones: limits::TOMBSTONES_MAX }
+        Self {
+            held: limits::SECRETS_HELD_MAX,
+            tombstones: limits::TOMBSTONES_MAX,
+            spk_tombstones: limits::SPK_TOMBSTONES_MAX,
+        }
     }
 }
 
 /// Whether anything was deleted.
 pub(super) fn purge(
-    transaction: &Transaction<'_>,
+    db: Db<'_>,
     replaced_until: TimestampMs,
     room: &Room,
 ) -> Result<Step<bool>, Error> {
-    let mut deleted = transaction
-        .execute("DELETE FROM signed_prekey WHERE replaced_ms <= ?1", [int(replaced_until.0)])?;
+    // A handshake is remembered for as long as it could be replayed.
+    db.execute(
+        "DELETE FROM handshake WHERE spk IN (SELECT id FROM signed_prekey WHERE replaced_ms <= ?1)",
+        [int(replaced_until.0)],
+    )?;
+    let mut deleted = db.execute(
+        "UPDATE signed_prekey SET sealed = NULL WHERE replaced_ms <= ?1 AND sealed IS NOT NULL",
+        [int(replaced_until.0)],
+    )?;
     // The lowest ids were handed out first.
-    for (kind, limit) in [("secret IS NOT NULL", room.held), ("secret IS NULL", room.tombstones)] {
-        deleted += transaction.execute(
+    for (table, kind, limit) in [
+        ("one_time_prekey", "sealed IS NOT NULL", room.held),
+        ("one_time_prekey", "sealed IS NULL", room.tombstones),
+        ("signed_prekey", "sealed IS NULL", room.spk_tombstones),
+    ] {
+        deleted += db.execute(
             &format!(
-                "DELETE FROM one_time_prekey WHERE {kind} AND id <= (
-                     SELECT id FROM one_time_prekey WHERE {kind}
+                "DELETE FROM {table} WHERE {kind} AND id <= (
+                     SELECT id FROM {table} WHERE {kind}
                      ORDER BY id DESC LIMIT 1 OFFSET ?1)"
             ),
             [limit],
@@ -251,13 +273,31 @@ pub(super) fn purge(
     Ok(Step::Commit(deleted > 0))
 }
 
+/// Throws away every prekey and what was accepted under it, and forgets the registration.
+pub(super) fn discard_prekeys(db: Db<'_>) -> Result<Step<()>, Error> {
+    db.execute("DELETE FROM handshake", [])?;
+    db.execute("DELETE FROM one_time_prekey", [])?;
+    db.execute("DELETE FROM signed_prekey", [])?;
+    db.execute("DELETE FROM pending_write", [])?;
+    let updated = db.execute(
+        "UPDATE device
+         SET registration = NULL, current_spk = NULL,
+             discarded_spk = highest_spk, discarded_opk = highest_opk",
+        [],
+    )?;
+    if updated == 0 {
+        return Err(Error::NoDevice);
+    }
+    Ok(Step::Commit(()))
+}
+
 pub(super) fn missing_secrets(
-    connection: &Connection,
+    db: Db<'_>,
     ranges: &[(OneTimePreKeyId, OneTimePreKeyId)],
 ) -> Result<u64, Error> {
-    let mut held = connection.prepare_cached(
+    let mut held = db.prepare_cached(
         "SELECT count(*) FROM one_time_prekey
-         WHERE id BETWEEN ?1 AND ?2 AND secret IS NOT NULL",
+         WHERE id BETWEEN ?1 AND ?2 AND sealed IS NOT NULL",
     )?;
     let mut missing = 0u64;
     for (first, last) in ranges {

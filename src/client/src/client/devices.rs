@@ -1,0 +1,344 @@
+//! The signed device list of a user: reading it, pinning it, changing one's own.
+//!
+//! Guarantees: a list is pinned on first use, and after that only ever replaced by one that the
+//! same account key signed, at a higher position. What it changes is stored as an event in the
+//! same transaction; what contradicts it is an event too and changes nothing. The own list is
+//! continued from the pinned one, never from an older one that a server shows.
+//!
+//! Leaves out: how a new device hands its keys to one that has the account key. That is the
+//! application's, and must not go through the server alone: a code that is scanned will do.
+
+use bytes::Bytes;
+use oncekey_api::{Code, path, user::DeviceListPut};
+use oncekey_types::{DeviceId, Seq, Slot, UserId, limits};
+use oncekey_x3dh::device_list::{ListedDevice, SuccessionError};
+
+use super::{Client, WriteError, write::is_unregistered};
+use crate::{
+    keystore::{self, KeyStore},
+    machine::{DeviceListRefused, ListChange, PinnedDeviceList},
+    transport::{Call, CallError, Method, Transport},
+    trust::{Change, DevicesChanged},
+};
+
+/// Why a user's device list could not be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListError {
+    /// The list is not to be believed. What there is to ask the user is an
+    /// [event](Client::open_questions).
+    #[error(transparent)]
+    Refused(#[from] DeviceListRefused),
+    /// The call for it.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The key store.
+    #[error(transparent)]
+    Store(#[from] keystore::Error),
+}
+
+impl ListError {
+    /// Whether another try may succeed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Call(error) => error.is_retryable(),
+            Self::Refused(DeviceListRefused::Behind { .. }) => true,
+            Self::Store(error) => matches!(error, keystore::Error::Stale),
+            Self::Refused(_) => false,
+        }
+    }
+}
+
+/// Why the user's own device list was not changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeDevicesError {
+    /// This device does not have the account key.
+    #[error("this device does not have the account key")]
+    NoAccountKey,
+    /// The current list, or the next one.
+    #[error(transparent)]
+    List(#[from] ListError),
+    /// The call. When its outcome is unknown, the same change finds out.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// Other devices kept changing the list.
+    #[error("the device list was changed by others {attempts} times")]
+    OutOfDate {
+        /// How many versions were made.
+        attempts: usize,
+    },
+    /// The device is off the list, and could not be removed from the servers.
+    #[error(transparent)]
+    Remove(#[from] WriteError),
+}
+
+impl ChangeDevicesError {
+    /// Whether the same change may succeed later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::NoAccountKey => false,
+            Self::List(error) => error.is_retryable(),
+            Self::Call(error) => error.is_retryable(),
+            Self::OutOfDate { .. } => true,
+            Self::Remove(error) => error.is_retryable(),
+        }
+    }
+}
+
+impl<T: Transport, S: KeyStore> Client<T, S> {
+    /// Reads the signed device list of `user` and pins it, when it follows the one pinned. For
+    /// when a message comes from a device that the pinned list does not have, and for the own
+    /// user, to learn of devices that were added.
+    ///
+    /// # Errors
+    ///
+    /// A [`ListError`].
+    pub async fn refresh_device_list(
+        &self,
+        user: &UserId,
+    ) -> Result<Option<PinnedDeviceList>, ListError> {
+        let pinned = self.pinned_list(user).await?;
+        let reply = self.shown_user(user).await?.reply;
+        let is_current = reply.as_of.is_none();
+        let shown = reply.device_list.map(|list| PinnedDeviceList::from_wire(&list, user));
+        let shown = shown.transpose()?;
+        let refused = match (&pinned, &shown) {
+            (None, None) => return Ok(None),
+            (None, Some(_)) => None,
+            (Some(_), None) => Some(DeviceListRefused::Disappeared),
+            (Some(pinned), Some(shown)) => shown.check_follows(pinned).err(),
+        };
+        match (refused, shown) {
+            (Some(refused), shown) => {
+                // A node without a quorum may not have the newest list, honestly.
+                if let (false, Some(pinned)) = (is_current, &pinned)
+                    && is_older(&refused)
+                {
+                    let shown = shown.map_or(Seq(0), |shown| shown.seq());
+                    let behind = DeviceListRefused::Behind { shown, bundles: pinned.seq() };
+                    return Err(behind.into());
+                }
+                self.notice_refused(user, &refused, pinned.as_ref(), shown.as_ref()).await?;
+                Err(refused.into())
+            }
+            (None, Some(shown)) => {
+                self.pin_list(user, pinned.as_ref(), &shown).await?;
+                Ok(Some(shown))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The device list that is pinned for `user`.
+    ///
+    /// # Errors
+    ///
+    /// An error of the store.
+    pub fn pinned_device_list(
+        &self,
+        user: &UserId,
+    ) -> Result<Option<PinnedDeviceList>, keystore::Error> {
+        self.store.pinned_device_list(user)
+    }
+
+    /// This device as a list names it: what another device of the user, which has the account key,
+    /// takes to [`add_device`](Self::add_device).
+    #[must_use]
+    pub fn listed(&self) -> ListedDevice {
+        self.device.listed(self.now())
+    }
+
+    /// Adds a device to the user's signed list, in place of another under its number. Takes the
+    /// account key. May be repeated at will.
+    ///
+    /// # Errors
+    ///
+    /// A [`ChangeDevicesError`].
+    pub async fn add_device(
+        &self,
+        device: ListedDevice,
+    ) -> Result<PinnedDeviceList, ChangeDevicesError> {
+        self.change_devices(ListChange::Add(device)).await
+    }
+
+    /// Takes a device, such as a lost one, off the user's signed list and then off the servers.
+    /// Takes the account key. May be repeated at will.
+    ///
+    /// Peers stop writing to it, and taking messages from it, when they next see the list. What it
+    /// holds stays with whoever holds it: messages it has read, and sessions.
+    ///
+    /// # Errors
+    ///
+    /// A [`ChangeDevicesError`].
+    pub async fn remove_device(
+        &self,
+        device: DeviceId,
+    ) -> Result<PinnedDeviceList, ChangeDevicesError> {
+        let list = self.change_devices(ListChange::Remove(device)).await?;
+        if device == self.device.address().device() {
+            self.remove().await?;
+            return Ok(list);
+        }
+        let user = self.device.user();
+        let call = Call {
+            method: Method::Delete,
+            path: path::device(user, device),
+            body: Bytes::new(),
+            idempotency_key: None,
+            slot: self.slot(),
+        };
+        match self.transport.call::<()>(&call).await {
+            Ok(_) => Ok(list),
+            Err(error) if is_unregistered(&error) => Ok(list),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The own list to continue from.
+    pub(super) async fn own_device_list(&self) -> Result<Option<PinnedDeviceList>, ListError> {
+        let user = self.device.user();
+        match self.refresh_device_list(user).await {
+            // Before the first registration, and after the last removal.
+            Err(ListError::Call(error)) if is_unregistered(&error) => self.pinned_list(user).await,
+            result => result,
+        }
+    }
+
+    async fn change_devices(
+        &self,
+        change: ListChange,
+    ) -> Result<PinnedDeviceList, ChangeDevicesError> {
+        if self.device.account().is_none() {
+            return Err(ChangeDevicesError::NoAccountKey);
+        }
+        let user = self.device.user();
+        for _ in 0..limits::RESYNCS_MAX {
+            let current = self.own_device_list().await?;
+            let next = self.device.next_device_list(current.as_ref(), change);
+            let next = match (next.map_err(ListError::from)?, current) {
+                (Some(next), _) => next,
+                (None, Some(current)) => return Ok(current),
+                // To remove a device from no list.
+                (None, None) => {
+                    return Err(ListError::from(DeviceListRefused::Disappeared).into());
+                }
+            };
+            let call = Call {
+                method: Method::Put,
+                path: path::device_list(user),
+                body: serde_json::to_vec(&next.to_wire()).map(Bytes::from).unwrap_or_default(),
+                idempotency_key: None,
+                slot: Slot::of(user),
+            };
+            match self.transport.call::<DeviceListPut>(&call).await {
+                Ok(_) => {
+                    let (owner, list, now) = (user.clone(), next.clone(), self.now());
+                    self.stored(move |store| store.pin_device_list(&owner, &list, None, now))
+                        .await
+                        .map_err(ListError::from)?;
+                    return Ok(next);
+                }
+                Err(error) if is_out_of_date(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ChangeDevicesError::OutOfDate { attempts: limits::RESYNCS_MAX })
+    }
+
+    /// The list that bundles made under position `seq` are to be judged by. A reply that is not
+    /// current may be behind the pinned list, which then stands.
+    pub(super) async fn device_list_at(
+        &self,
+        user: &UserId,
+        seq: Option<Seq>,
+        is_current: bool,
+    ) -> Result<Option<PinnedDeviceList>, ListError> {
+        let pinned = self.pinned_list(user).await?;
+        let refused = match (&pinned, seq) {
+            (None, None) => return Ok(None),
+            (Some(pinned), seq) if seq == Some(pinned.seq()) => return Ok(Some(pinned.clone())),
+            (Some(pinned), seq) if seq.is_none_or(|seq| seq < pinned.seq()) => match seq {
+                _ if !is_current => return Ok(Some(pinned.clone())),
+                None => DeviceListRefused::Disappeared,
+                Some(offered) => DeviceListRefused::Succession(SuccessionError::Rollback {
+                    pinned: pinned.seq(),
+                    offered,
+                }),
+            },
+            (_, seq) => {
+                let seq = seq.unwrap_or(Seq(0));
+                return match self.refresh_device_list(user).await? {
+                    Some(list) if list.seq() >= seq => Ok(Some(list)),
+                    Some(list) => {
+                        Err(DeviceListRefused::Behind { shown: list.seq(), bundles: seq }.into())
+                    }
+                    None => Err(DeviceListRefused::Disappeared.into()),
+                };
+            }
+        };
+        self.notice_refused(user, &refused, pinned.as_ref(), None).await?;
+        Err(refused.into())
+    }
+
+    async fn pinned_list(&self, user: &UserId) -> Result<Option<PinnedDeviceList>, ListError> {
+        let user = user.clone();
+        Ok(self.stored(move |store| store.pinned_device_list(&user)).await?)
+    }
+
+    async fn pin_list(
+        &self,
+        user: &UserId,
+        pinned: Option<&PinnedDeviceList>,
+        shown: &PinnedDeviceList,
+    ) -> Result<(), ListError> {
+        let policy = self.config.new_devices;
+        let mut change =
+            pinned.and_then(|pinned| DevicesChanged::between(user, pinned, shown, policy));
+        if let Some(changed) = &mut change
+            && user == self.device.user()
+        {
+            // That this device was added is no news to its user.
+            let me = self.device.listed(self.now());
+            let is_me = |listed: &ListedDevice| {
+                (listed.device, listed.identity) == (me.device, me.identity)
+            };
+            changed.added.retain(|listed| !is_me(listed));
+            changed.renewed.retain(|listed| !is_me(listed));
+        }
+        let change = change.filter(|changed| !changed.is_empty());
+        let (owner, list, now) = (user.clone(), shown.clone(), self.now());
+        Ok(self
+            .stored(move |store| store.pin_device_list(&owner, &list, change.as_ref(), now))
+            .await?)
+    }
+
+    async fn notice_refused(
+        &self,
+        user: &UserId,
+        refused: &DeviceListRefused,
+        pinned: Option<&PinnedDeviceList>,
+        shown: Option<&PinnedDeviceList>,
+    ) -> Result<(), keystore::Error> {
+        match Change::of_refused_list(user, refused, pinned, shown) {
+            Some(change) => self.noticed(change).await,
+            None => Ok(()),
+        }
+    }
+}
+
+fn is_older(refused: &DeviceListRefused) -> bool {
+    matches!(
+        refused,
+        DeviceListRefused::Disappeared
+            | DeviceListRefused::Succession(SuccessionError::Rollback { .. })
+    )
+}
+
+fn is_out_of_date(error: &CallError) -> bool {
+    error.refusal().is_some_and(|problem| {
+        matches!(problem.code, Code::DeviceListOutOfOrder | Code::DeviceListBrokenChain)
+    })
+}
