@@ -83,7 +83,7 @@ fn outcomes(criterion: &mut Criterion, devices: u32) {
     group.finish();
 }
 
-/// Bytes are those of the chunks; a user has one device with 100 keys, in seven records.
+/// Bytes are those of the chunks; a user has one device with 100 keys, in six records.
 fn snapshots(criterion: &mut Criterion, state: &MemoryState) {
     let chunks = write(state);
     let bytes: usize = chunks.iter().map(Vec::len).sum();

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     apply,
     command::*,
+    machine::{Bounds, apply_within},
     outcome::{Issue, Outcome},
     record::{
         Kind,
@@ -145,6 +146,38 @@ fn a_bucket_that_lacks_more_than_one_token_is_looked_at_again_and_kept_until_it_
     shard.time += MINUTE_MS;
     shard.batch(Vec::new());
     assert_eq!(queue(&shard, Line::Buckets).len, 0);
+}
+
+#[test]
+fn a_bucket_that_is_queued_again_does_not_hasten_the_new_ones_of_the_batch() {
+    let mut shard = shard(2);
+    shard.policy.per_caller = BucketPolicy { capacity: 2, refill_ms: MINUTE_MS };
+    for request in ["a", "b"] {
+        shard.batch(pops(1, request));
+    }
+    shard.time += 3 * MINUTE_MS / 2;
+    shard.batch(pops(2, "c").split_off(1));
+    let buckets = queue(&shard, Line::Buckets);
+    assert_eq!((buckets.len, buckets.tail - buckets.head), (2, 1), "both are in one lot");
+    assert_eq!(buckets.due, TimestampMs(shard.time + MINUTE_MS));
+}
+
+#[test]
+fn a_shard_that_may_keep_nothing_queues_nothing() {
+    let mut shard = shard(4);
+    let bounds = Bounds { retries: 0, buckets: 0, ..Bounds::STANDARD };
+    let time = TimestampMs(shard.time);
+    let batch = Batch { time, policy: shard.policy, commands: pops(4, "a") };
+    let applied = apply_within(&shard.state, LogIndex(9), &batch, &bounds).unwrap();
+    shard.state.commit(applied.changes);
+    for line in [Line::Retries, Line::Buckets] {
+        let queue = queue(&shard, line);
+        assert_eq!((queue.len, queue.tail - queue.head), (0, 0), "{queue:?}");
+    }
+    let kinds: Vec<_> = shard.state.records().filter_map(|(key, _)| Kind::of(key)).collect();
+    for kind in [Kind::Retry, Kind::Bucket, Kind::Queue] {
+        assert!(!kinds.contains(&kind), "a {kind} record is left");
+    }
 }
 
 #[test]
