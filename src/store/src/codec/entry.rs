@@ -10,6 +10,10 @@ use crate::command::Batch;
 
 const FORMAT: Format = Format { version: 1, limit: ENTRY_MAX_BYTES };
 
+/// Room for what a batch has beside its commands, and for a dispense with names of some length.
+const FIXED_BYTES: usize = 64;
+const USUAL_COMMAND_BYTES: usize = 128;
+
 /// The bytes of `batch`.
 ///
 /// # Errors
@@ -20,7 +24,9 @@ pub fn encode(batch: &Batch) -> Result<Vec<u8>, EncodeError> {
     if size > BATCH_COMMANDS_MAX {
         return Err(EncodeError::TooLarge { size, limit: BATCH_COMMANDS_MAX, unit: "commands" });
     }
-    FORMAT.encode(batch)
+    let mut bytes = Vec::with_capacity(FIXED_BYTES + size * USUAL_COMMAND_BYTES);
+    FORMAT.append(batch, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// The batch in `bytes`.

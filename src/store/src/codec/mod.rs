@@ -75,7 +75,7 @@ pub enum DecodeError {
 /// Decoding never claims more memory than this for one value, whatever its lengths say.
 const CLAIM_MAX_BYTES: usize = oncekey_types::limits::ENTRY_MAX_BYTES;
 
-/// Room for a command, an outcome or a small batch, so that the bytes of most are not moved.
+/// Room for a command or an outcome, so that the bytes of most are not moved.
 const USUAL_BYTES: usize = 512;
 
 /// A format: its version and how long one value may be.

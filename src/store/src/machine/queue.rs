@@ -40,8 +40,8 @@ impl<S: StateRead> Machine<'_, S> {
         Ok(())
     }
 
-    /// Puts `key` behind all others, to be looked at not before all of its lot, and at `due` at the
-    /// latest. Gives the number of the lot.
+    /// Puts `key` behind all others, into the lot of this batch, whose number it gives. The keys of
+    /// a lot are looked at together, when the first of them is due.
     pub(super) fn enqueue(
         &mut self,
         line: Line,

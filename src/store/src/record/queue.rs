@@ -89,8 +89,8 @@ impl QueueLot {
         bytes
     }
 
-    /// Appends `key` to the lot in `bytes`, which is looked at no later than `due`. Gives the
-    /// lot's time.
+    /// Appends `key` to the lot in `bytes`, which is due no later than `due` then. Gives the lot's
+    /// time.
     pub(crate) fn push(
         bytes: &mut Vec<u8>,
         due: TimestampMs,
