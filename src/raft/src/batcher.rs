@@ -11,7 +11,13 @@
 //!
 //! Leaves out: deadlines; a caller that stops waiting leaves its command to its fate.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use oncekey_store::{
     codec::entry,
@@ -31,50 +37,118 @@ use crate::{
     type_config::{Proposal, Raft, TypeConfig},
 };
 
-/// Bytes of commands after which a batch is closed; one command more may be in it.
-const BATCH_BYTES: usize = 1 << 20;
+/// Bytes of commands in an entry.
+pub(crate) const BATCH_BYTES: usize = 1 << 20;
 
-/// Why a command has no outcome here.
+/// Times that the tasks which are ready may run, and bring more commands, before an entry is
+/// proposed that has fewer than the one before.
+const GATHER_ROUNDS: usize = 4;
+
+/// Why commands have no outcome here.
 #[derive(Clone, Debug)]
 pub(crate) enum Rejected {
     /// This node does not lead the shard, or lost the lead while the entry was on its way.
     NotLeader { leader: Option<u64> },
-    /// The queue is full; the command was not proposed.
+    /// The queue is full; the commands were not proposed.
     Overloaded,
+    /// They do not fit into one entry.
+    TooLarge,
     /// Raft has ended on this node.
     Stopped,
 }
 
-/// The answer to a command: its outcome and the index of its entry.
-pub(crate) type Reply = Result<(Outcome, LogIndex), Rejected>;
+/// The answer to commands that came together: their outcomes and the index of their entry.
+pub(crate) type Reply = Result<(Vec<Outcome>, LogIndex), Rejected>;
 
 /// The way into a shard that this node leads. Clones share the queue.
 #[derive(Clone)]
 pub(crate) struct Batcher {
-    queue: mpsc::Sender<Waiting>,
+    queue: mpsc::UnboundedSender<Waiting>,
+    /// Commands in the queue.
+    queued: Arc<AtomicUsize>,
 }
 
+/// Commands that came together and go into one entry.
 struct Waiting {
-    command: Command,
+    commands: Vec<Command>,
+    bytes: usize,
     reply: oneshot::Sender<Reply>,
 }
 
 impl Batcher {
     /// Starts proposing to `raft`; ends when the last clone is dropped.
     pub(crate) fn start(raft: Raft, policy: Policy, faults: FaultSink) -> Self {
-        let (queue, commands) = mpsc::channel(limits::PROPOSAL_QUEUE_MAX);
-        tokio::spawn(Proposer { raft, policy, faults }.run(commands));
-        Self { queue }
+        let (queue, waiting) = mpsc::unbounded_channel();
+        let queued = Arc::new(AtomicUsize::new(0));
+        let source = Source { waiting, queued: Arc::clone(&queued), carried: None };
+        tokio::spawn(Proposer { raft, policy, faults }.run(source));
+        Self { queue, queued }
     }
 
     /// Proposes `command` with the next entry and waits for its outcome.
-    pub(crate) async fn submit(&self, command: Command) -> Reply {
-        let (reply, outcome) = oneshot::channel();
-        self.queue.try_send(Waiting { command, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Rejected::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => Rejected::Stopped,
-        })?;
-        outcome.await.unwrap_or(Err(Rejected::Stopped))
+    pub(crate) async fn submit(&self, command: Command) -> Result<(Outcome, LogIndex), Rejected> {
+        let (outcomes, index) = self.submit_all(vec![command]).await?;
+        let outcome = outcomes.into_iter().next().ok_or(Rejected::Stopped)?;
+        Ok((outcome, index))
+    }
+
+    /// Proposes `commands` with the next entry, all in one, and waits for their outcomes.
+    pub(crate) async fn submit_all(&self, commands: Vec<Command>) -> Reply {
+        let (count, bytes) = (commands.len(), commands.iter().map(size).sum());
+        if count > limits::BATCH_COMMANDS_MAX || bytes > BATCH_BYTES {
+            return Err(Rejected::TooLarge);
+        }
+        if self.queued.fetch_add(count, Ordering::Relaxed) + count > limits::PROPOSAL_QUEUE_MAX {
+            self.queued.fetch_sub(count, Ordering::Relaxed);
+            return Err(Rejected::Overloaded);
+        }
+        let (reply, outcomes) = oneshot::channel();
+        self.queue.send(Waiting { commands, bytes, reply }).map_err(|_| Rejected::Stopped)?;
+        outcomes.await.unwrap_or(Err(Rejected::Stopped))
+    }
+}
+
+/// Where the next entry comes from.
+struct Source {
+    waiting: mpsc::UnboundedReceiver<Waiting>,
+    queued: Arc<AtomicUsize>,
+    /// Taken from the queue, but too large for the last entry.
+    carried: Option<Waiting>,
+}
+
+/// What goes into one entry.
+#[derive(Default)]
+struct Gathered {
+    commands: Vec<Command>,
+    bytes: usize,
+    /// Whom to tell, with how many of the commands are theirs.
+    replies: Vec<(usize, oneshot::Sender<Reply>)>,
+}
+
+impl Source {
+    /// Waits for commands; `false` when there will be no more.
+    async fn wait(&mut self) -> bool {
+        if self.carried.is_none() {
+            self.carried = self.waiting.recv().await;
+        }
+        self.carried.is_some()
+    }
+
+    /// Moves what waits to `gathered`, as far as there is room.
+    fn gather(&mut self, gathered: &mut Gathered) {
+        while let Some(next) = self.carried.take().or_else(|| self.waiting.try_recv().ok()) {
+            let (count, bytes) = (next.commands.len(), next.bytes);
+            let fits = gathered.commands.len() + count <= limits::BATCH_COMMANDS_MAX
+                && gathered.bytes + bytes <= BATCH_BYTES;
+            if !fits {
+                self.carried = Some(next);
+                return;
+            }
+            self.queued.fetch_sub(count, Ordering::Relaxed);
+            gathered.bytes += bytes;
+            gathered.commands.extend(next.commands);
+            gathered.replies.push((count, next.reply));
+        }
     }
 }
 
@@ -85,33 +159,28 @@ struct Proposer {
 }
 
 impl Proposer {
-    async fn run(self, mut commands: mpsc::Receiver<Waiting>) {
-        let mut waiting = Vec::new();
-        let mut carried = None;
-        loop {
-            if carried.is_none() {
-                carried = commands.recv().await;
-            }
-            let Some(first) = carried.take() else { return };
-            let mut bytes = size(&first.command);
-            waiting.push(first);
-            while waiting.len() < limits::BATCH_COMMANDS_MAX {
-                let Ok(next) = commands.try_recv() else { break };
-                bytes += size(&next.command);
-                if bytes > BATCH_BYTES {
-                    carried = Some(next);
+    async fn run(self, mut source: Source) {
+        let mut last = 0;
+        while source.wait().await {
+            let mut gathered = Gathered::default();
+            source.gather(&mut gathered);
+            // Clients that were answered together ask again together, nearly. An entry for the
+            // first few of them would make the others wait for all of its way.
+            for _ in 0..GATHER_ROUNDS {
+                if gathered.commands.len() >= last {
                     break;
                 }
-                waiting.push(next);
+                tokio::task::yield_now().await;
+                source.gather(&mut gathered);
             }
-            self.propose(&mut waiting).await;
+            last = gathered.commands.len();
+            self.propose(gathered).await;
         }
     }
 
-    /// Proposes all of `waiting` as one entry and answers them.
-    async fn propose(&self, waiting: &mut Vec<Waiting>) {
-        let (commands, replies): (Vec<_>, Vec<_>) =
-            waiting.drain(..).map(|waiting| (waiting.command, waiting.reply)).unzip();
+    /// Proposes all of `gathered` as one entry and answers them.
+    async fn propose(&self, gathered: Gathered) {
+        let Gathered { commands, replies, .. } = gathered;
         let batch = Batch { time: now(), policy: self.policy, commands };
         let result = match entry::encode(&batch) {
             Ok(bytes) => self.write(bytes).await,
@@ -120,16 +189,17 @@ impl Proposer {
                 Err(Rejected::Stopped)
             }
         };
+        // Callers that stopped waiting ask again if they want to know.
         match result {
             Ok((outcomes, index)) => {
-                debug_assert_eq!(outcomes.len(), replies.len());
-                for (reply, outcome) in replies.into_iter().zip(outcomes) {
-                    // A caller that stopped waiting asks again if it wants to know.
-                    let _ = reply.send(Ok((outcome, index)));
+                debug_assert_eq!(outcomes.len(), batch.commands.len());
+                let mut outcomes = outcomes.into_iter();
+                for (count, reply) in replies {
+                    let _ = reply.send(Ok((outcomes.by_ref().take(count).collect(), index)));
                 }
             }
             Err(rejected) => {
-                for reply in replies {
+                for (_, reply) in replies {
                     let _ = reply.send(Err(rejected.clone()));
                 }
             }
@@ -178,7 +248,7 @@ pub(crate) fn now() -> TimestampMs {
 }
 
 /// About how many bytes `command` takes in an entry; generous.
-fn size(command: &Command) -> usize {
+pub(crate) fn size(command: &Command) -> usize {
     const KEY: usize = 192;
     const BASE: usize = 1024;
     match command {

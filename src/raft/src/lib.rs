@@ -8,7 +8,7 @@
 //! business of `oncekey-store`.
 //!
 //! This is the only crate that names openraft. Start with [`Node`], then `router` (any node, always
-//! an answer), `batcher` (many commands, one entry), `machine` and `log_store` (what openraft
+//! an answer), `forwarder` and `batcher` (many commands, one frame and one entry), `machine` and `log_store` (what openraft
 //! writes and reads), and `peer` (what nodes say to each other).
 
 mod batcher;
@@ -17,6 +17,7 @@ mod config;
 mod elections;
 mod error;
 mod formation;
+mod forwarder;
 mod identity;
 mod introduction;
 mod liveness;

@@ -28,6 +28,7 @@ use crate::{
     elections::Elections,
     error::{Fault, FaultSink, ReplaceError, StartError, SubmitError, chain},
     formation,
+    forwarder::Forwarder,
     identity::Identity,
     introduction,
     liveness::{self, Liveness},
@@ -411,10 +412,12 @@ async fn start_shards(
         .await
         .map_err(|error| failed(&error))?;
         let batcher = Batcher::start(raft.clone(), config.policy, faults.clone());
+        let forwarder = Forwarder::start(id, Arc::clone(pool));
         let shard = Shard {
             id,
             raft,
             batcher,
+            forwarder,
             log,
             space,
             faults: faults.clone(),

@@ -87,7 +87,7 @@ pub(crate) struct Router {
 }
 
 /// What one attempt at a leader brought.
-enum Attempt<T> {
+pub(crate) enum Attempt<T> {
     Done(T),
     NotLeader(Option<u64>),
     Overloaded,
@@ -107,12 +107,7 @@ impl Router {
             if leader == self.me {
                 return from_local(shard.batcher.submit(command.clone()).await);
             }
-            let request =
-                Request::Shard(shard.id.0, ShardRequest::Submit(Box::new(command.clone())));
-            from_peer(self.pool.call(leader, request, left).await, |response| match response {
-                Response::Submitted { outcome, index } => Some((outcome, LogIndex(index))),
-                _ => None,
-            })
+            shard.forwarder.submit(leader, command.clone(), left).await
         };
         let ((outcome, index), leader) = self.ask_leader(shard, deadline, attempt).await?;
         Ok(Committed { outcome, shard: shard.id, index, leader })
@@ -222,11 +217,11 @@ fn from_local<T>(reply: Result<T, Rejected>) -> Attempt<T> {
         Ok(value) => Attempt::Done(value),
         Err(Rejected::NotLeader { leader }) => Attempt::NotLeader(leader),
         Err(Rejected::Overloaded) => Attempt::Overloaded,
-        Err(Rejected::Stopped) => Attempt::Unknown,
+        Err(Rejected::TooLarge | Rejected::Stopped) => Attempt::Unknown,
     }
 }
 
-fn from_peer<T>(
+pub(crate) fn from_peer<T>(
     response: Result<Response, CallError>,
     expected: impl FnOnce(Response) -> Option<T>,
 ) -> Attempt<T> {

@@ -106,8 +106,8 @@ impl Services {
             ShardRequest::InstallSnapshot { vote } => {
                 self.install_snapshot(from, shard, vote).await
             }
-            ShardRequest::Submit(command) => match shard.batcher.submit(*command).await {
-                Ok((outcome, index)) => Response::Submitted { outcome, index: index.0 },
+            ShardRequest::Submit(commands) => match shard.batcher.submit_all(commands).await {
+                Ok((outcomes, index)) => Response::Submitted { outcomes, index: index.0 },
                 Err(rejected) => from_rejected(&rejected),
             },
             ShardRequest::Query(query) => match shard.query_as_leader(&query).await {
@@ -198,6 +198,7 @@ fn from_rejected(rejected: &Rejected) -> Response {
     match rejected {
         Rejected::NotLeader { leader } => Response::NotLeader { leader: *leader },
         Rejected::Overloaded => Response::Overloaded,
+        Rejected::TooLarge => Response::Failed { reason: "too much for one entry".to_owned() },
         Rejected::Stopped => Response::Failed { reason: "the shard has stopped".to_owned() },
     }
 }

@@ -25,6 +25,7 @@ use openraft::{
 use crate::{
     batcher::{Batcher, Rejected, now},
     error::{Fault, FaultSink, chain},
+    forwarder::Forwarder,
     log_store::LogStore,
     machine::Records,
     type_config::{Raft, TypeConfig},
@@ -35,6 +36,7 @@ pub(crate) struct Shard {
     pub(crate) id: ShardId,
     pub(crate) raft: Raft,
     pub(crate) batcher: Batcher,
+    pub(crate) forwarder: Forwarder,
     pub(crate) log: LogStore,
     pub(crate) space: ShardSpace,
     pub(crate) faults: FaultSink,

@@ -97,8 +97,8 @@ pub(crate) enum ShardRequest {
     InstallSnapshot {
         vote: Vote,
     },
-    /// Propose, if the asked node leads the shard.
-    Submit(Box<Command>),
+    /// Propose as one entry, if the asked node leads the shard.
+    Submit(Vec<Command>),
     /// Read, if the asked node leads the shard.
     Query(Query),
     /// Replace a member, if the asked node leads the shard.
@@ -118,7 +118,7 @@ pub(crate) enum Response {
     },
     Snapshot(SnapshotPart),
     Submitted {
-        outcome: Outcome,
+        outcomes: Vec<Outcome>,
         index: u64,
     },
     Answered {

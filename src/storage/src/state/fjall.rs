@@ -11,8 +11,9 @@ use super::{Change, EngineError, EngineKind, EngineOptions, Record};
 const JOURNAL_BYTES: u64 = 64 << 20;
 /// Flushed to a table beyond this. A small one keeps memory low.
 const MEMTABLE_BYTES: u64 = 16 << 20;
-/// Flush and compaction share the machine with everything else.
-const WORKERS: usize = 2;
+/// One, because a second one spins while the first compacts: it takes the request to compact from
+/// the queue and puts it back, over and over.
+const WORKERS: usize = 1;
 
 /// A fjall database with one key space for all shards.
 pub(super) struct Fjall {
