@@ -15,9 +15,10 @@
 //!
 //! What an export adds to the ways of an attacker:
 //!
-//! * Whoever opens it *is* the device from then on: reads and sends as it, publishes prekeys under
-//!   its identity, and signs device lists when it held the account key. Nothing tells the owner
-//!   but a registration that is not his ([`WriteError::Replaced`](crate::WriteError::Replaced)).
+//! * Whoever opens it *is* the device from then on: publishes prekeys under its identity, reads
+//!   and sends as it, and signs device lists when it held the account key. Peers notice nothing.
+//!   The owner's device notices that the server has writes that are not its own
+//!   ([`WriteError::StoreIsOld`](crate::WriteError::StoreIsOld)), unless the server lies.
 //! * It can be guessed at for ever, out of reach of any limit on attempts: its strength is that of
 //!   the passphrase alone.
 //! * It cannot be called back. A changed passphrase does not change copies that exist; the answer

@@ -1,5 +1,6 @@
 //! Devices and a server in one process.
 
+mod backup;
 mod crash;
 mod delivery;
 mod fetch;

@@ -1,3 +1,6 @@
+mod lock;
+mod migration;
+
 use oncekey_types::Seq;
 use oncekey_x3dh::keys::OneTimePreKeyPair;
 

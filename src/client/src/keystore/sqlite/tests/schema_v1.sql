@@ -1,4 +1,4 @@
--- Version 1. A change of this file needs a new version and a migration.
+-- Version 1, as it was; never to be changed.
 -- "secret" columns and "keys" hold sealed blobs. Times end in their unit.
 
 CREATE TABLE device (
