@@ -85,7 +85,7 @@ fn speed(report: &Report) -> Vec<Bar> {
 
 fn failover(report: &Report) -> Vec<Bar> {
     let Some(failover) = &report.failover else { return Vec::new() };
-    let with = format!("{} kills, {}", failover.rounds.len(), clients(failover.clients));
+    let with = format!("{}, kills: {}", clients(failover.clients), failover.rounds.len());
     let bar = |figure, limit, is: Option<f64>| {
         let must_be = Some(Limit::AtMost(limit));
         Some(Bar { figure, with: with.clone(), must_be, is: is? })
