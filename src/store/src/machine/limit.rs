@@ -21,7 +21,7 @@ use crate::{
         Key, Kind,
         account::Account,
         bucket::{Bucket, BucketKey},
-        queue::Line,
+        queue::QueueId,
     },
     state::StateRead,
 };
@@ -70,8 +70,8 @@ impl<S: StateRead> Machine<'_, S> {
         self.records.set(slot, &Bucket { full_at })?;
         if !known {
             self.queue_bucket(&bucket_key(request), full_at)?;
-            if self.meta.queue(Line::Buckets).len > self.bounds.buckets {
-                let (_, oldest) = self.dequeue::<Bucket>(Line::Buckets)?;
+            if self.meta.queue(QueueId::Buckets).len > self.bounds.buckets {
+                let (_, oldest) = self.dequeue::<Bucket>(QueueId::Buckets)?;
                 self.records.delete(&oldest);
             }
         }
@@ -80,7 +80,7 @@ impl<S: StateRead> Machine<'_, S> {
 
     /// Drops the oldest bucket if it is full, else queues it again.
     pub(super) fn look_at_oldest_bucket(&mut self) -> Result<(), ApplyFault> {
-        let (_, key) = self.dequeue::<Bucket>(Line::Buckets)?;
+        let (_, key) = self.dequeue::<Bucket>(QueueId::Buckets)?;
         let slot = self.records.find(&key)?;
         let bucket = self.records.value(slot)?.ok_or_else(|| missing(Kind::Bucket))?;
         if bucket.full_at > self.now() {
@@ -101,7 +101,7 @@ impl<S: StateRead> Machine<'_, S> {
     ) -> Result<(), ApplyFault> {
         let refill = Duration::from_millis(self.policy.per_caller.refill_ms);
         let due = full_at.max(self.now().plus(refill));
-        self.enqueue(Line::Buckets, due, key).map(|_| ())
+        self.enqueue(QueueId::Buckets, due, key).map(|_| ())
     }
 }
 

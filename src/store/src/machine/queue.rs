@@ -12,7 +12,7 @@ use crate::{
     ApplyFault,
     record::{
         Key, Kind, Value, corrupt,
-        queue::{Line, QUEUE_LOT_START, Queue, QueueKey, QueueLot, QueuedKey},
+        queue::{QUEUE_LOT_START, Queue, QueueId, QueueKey, QueueLot, QueuedKey},
     },
     state::StateRead,
 };
@@ -25,11 +25,11 @@ impl<S: StateRead> Machine<'_, S> {
     /// Looks at what is due, as far as a batch of so many commands may.
     pub(super) fn forget_due(&mut self, commands: usize) -> Result<(), ApplyFault> {
         for _ in 0..commands.max(1) * EXPIRY_STEPS_PER_COMMAND {
-            let retry = self.is_due(Line::Retries);
+            let retry = self.is_due(QueueId::Retries);
             if retry {
                 self.forget_oldest_retry()?;
             }
-            let bucket = self.is_due(Line::Buckets);
+            let bucket = self.is_due(QueueId::Buckets);
             if bucket {
                 self.look_at_oldest_bucket()?;
             }
@@ -44,18 +44,18 @@ impl<S: StateRead> Machine<'_, S> {
     /// a lot are looked at together, when the first of them is due.
     pub(super) fn enqueue(
         &mut self,
-        line: Line,
+        id: QueueId,
         due: TimestampMs,
         key: &impl Key,
     ) -> Result<u64, ApplyFault> {
-        let number = self.open_lot(line);
-        let slot = self.records.unseen(&QueueKey { line, number });
+        let number = self.open_lot(id);
+        let slot = self.records.unseen(&QueueKey { id, number });
         let bytes = self.records.edit(slot);
         if bytes.is_empty() {
             *bytes = QueueLot::empty(due);
         }
         let due = QueueLot::push(bytes, due, key)?;
-        let queue = self.meta.queue_mut(line);
+        let queue = self.meta.queue_mut(id);
         queue.len += 1;
         if queue.head == number {
             queue.due = due;
@@ -66,10 +66,10 @@ impl<S: StateRead> Machine<'_, S> {
     /// Takes the oldest entry out, with the number of its lot.
     pub(super) fn dequeue<V: Value>(
         &mut self,
-        line: Line,
+        id: QueueId,
     ) -> Result<(u64, QueuedKey<V>), ApplyFault> {
-        let before = *self.meta.queue(line);
-        let slot = self.records.find(&QueueKey { line, number: before.head })?;
+        let before = *self.meta.queue(id);
+        let slot = self.records.find(&QueueKey { id, number: before.head })?;
         let bytes = self.records.bytes(slot).ok_or_else(|| missing(Kind::Queue))?;
         let (parts, next) = QueueLot::entry_at(bytes, before.offset)?;
         let key = QueuedKey::new(parts);
@@ -80,23 +80,23 @@ impl<S: StateRead> Machine<'_, S> {
             self.records.remove(slot);
             queue.head += 1;
             queue.offset = QUEUE_LOT_START;
-            queue.due = self.due_of(line, &queue)?;
+            queue.due = self.due_of(id, &queue)?;
         }
         if (queue.head == queue.tail) != (queue.len == 0) {
             return Err(corrupt(Kind::Meta, "queue", "does not fit its lots").into());
         }
-        *self.meta.queue_mut(line) = queue;
+        *self.meta.queue_mut(id) = queue;
         Ok((before.head, key))
     }
 
-    fn is_due(&self, line: Line) -> bool {
-        self.meta.queue(line).is_due(self.now())
+    fn is_due(&self, id: QueueId) -> bool {
+        self.meta.queue(id).is_due(self.now())
     }
 
     /// The number of the lot that this batch writes.
-    fn open_lot(&mut self, line: Line) -> u64 {
-        let tail_before = self.before.queue(line).tail;
-        let queue = self.meta.queue_mut(line);
+    fn open_lot(&mut self, id: QueueId) -> u64 {
+        let tail_before = self.before.queue(id).tail;
+        let queue = self.meta.queue_mut(id);
         if queue.head < queue.tail && tail_before < queue.tail {
             return queue.tail - 1;
         }
@@ -108,11 +108,11 @@ impl<S: StateRead> Machine<'_, S> {
     }
 
     /// When to look at the first lot.
-    fn due_of(&mut self, line: Line, queue: &Queue) -> Result<TimestampMs, ApplyFault> {
+    fn due_of(&mut self, id: QueueId, queue: &Queue) -> Result<TimestampMs, ApplyFault> {
         if queue.head == queue.tail {
             return Ok(TimestampMs::default());
         }
-        let slot = self.records.find(&QueueKey { line, number: queue.head })?;
+        let slot = self.records.find(&QueueKey { id, number: queue.head })?;
         let bytes = self.records.bytes(slot).ok_or_else(|| missing(Kind::Queue))?;
         Ok(QueueLot::due(bytes)?)
     }

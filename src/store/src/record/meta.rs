@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Key, KeyWriter, Kind, Versioned,
-    queue::{Line, Queue},
+    queue::{Queue, QueueId},
 };
 
 pub(crate) struct MetaKey;
@@ -23,17 +23,17 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
-    pub(crate) fn queue(&self, line: Line) -> &Queue {
-        match line {
-            Line::Retries => &self.retries,
-            Line::Buckets => &self.buckets,
+    pub(crate) fn queue(&self, id: QueueId) -> &Queue {
+        match id {
+            QueueId::Retries => &self.retries,
+            QueueId::Buckets => &self.buckets,
         }
     }
 
-    pub(crate) fn queue_mut(&mut self, line: Line) -> &mut Queue {
-        match line {
-            Line::Retries => &mut self.retries,
-            Line::Buckets => &mut self.buckets,
+    pub(crate) fn queue_mut(&mut self, id: QueueId) -> &mut Queue {
+        match id {
+            QueueId::Retries => &mut self.retries,
+            QueueId::Buckets => &mut self.buckets,
         }
     }
 }

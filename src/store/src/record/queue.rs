@@ -24,7 +24,7 @@ use crate::codec::EncodeError;
 /// Which queue. The first part of a lot's key. Stable, never reuse.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub(crate) enum Line {
+pub(crate) enum QueueId {
     /// Retries, to be forgotten at the end of their time.
     Retries = 0x01,
     /// Buckets, to be dropped when they are full again.
@@ -54,7 +54,7 @@ impl Queue {
 
 #[derive(Clone, Copy)]
 pub(crate) struct QueueKey {
-    pub(crate) line: Line,
+    pub(crate) id: QueueId,
     pub(crate) number: u64,
 }
 
@@ -62,7 +62,7 @@ impl Key for QueueKey {
     type Value = QueueLot;
 
     fn write(&self, bytes: &mut KeyWriter<'_>) {
-        bytes.raw(&[self.line as u8]);
+        bytes.raw(&[self.id as u8]);
         bytes.number(self.number);
     }
 }
@@ -77,8 +77,8 @@ const VERSION: u8 = 1;
 pub(crate) const QUEUE_LOT_START: u32 = 9;
 const ENTRIES: usize = QUEUE_LOT_START as usize;
 
-/// Room for the entries of a batch of some length.
-const LOT_USUAL_BYTES: usize = 1024;
+/// Room for the first few entries.
+const LOT_USUAL_BYTES: usize = 128;
 
 impl QueueLot {
     /// The bytes of a lot without entries.
@@ -172,12 +172,12 @@ impl<V: Value> Key for QueuedKey<V> {
 /// Checks a lot from outside: besides its form, that each entry is a key of what the queue is for.
 pub(super) fn check(key: &[u8], value: &[u8]) -> Result<(), CorruptRecord> {
     super::check::<QueueLot>(key, value, |key| {
-        line(key.take(1)?)?;
+        queue_id(key.take(1)?)?;
         key.number()
     })?;
-    let read = match line(&key[1..2]) {
-        Some(Line::Retries) => retry::read_key,
-        Some(Line::Buckets) => bucket::read_key,
+    let read = match queue_id(&key[1..2]) {
+        Some(QueueId::Retries) => retry::read_key,
+        Some(QueueId::Buckets) => bucket::read_key,
         None => return Err(malformed("is of no queue")),
     };
     entries(value, |parts| {
@@ -185,8 +185,8 @@ pub(super) fn check(key: &[u8], value: &[u8]) -> Result<(), CorruptRecord> {
     })
 }
 
-fn line(part: &[u8]) -> Option<Line> {
-    [Line::Retries, Line::Buckets].into_iter().find(|line| part == [*line as u8])
+fn queue_id(part: &[u8]) -> Option<QueueId> {
+    [QueueId::Retries, QueueId::Buckets].into_iter().find(|id| part == [*id as u8])
 }
 
 /// Shows every entry of the lot in `bytes`; there is at least one.
@@ -247,7 +247,7 @@ mod tests {
                 next = behind;
             }
             prop_assert_eq!(next, None);
-            let key = QueueKey { line: Line::Retries, number };
+            let key = QueueKey { id: QueueId::Retries, number };
             assert_round_trip(&key, &QueueLot::from_bytes(&bytes).unwrap());
         }
     }
@@ -259,9 +259,8 @@ mod tests {
         let mut bytes = QueueLot::empty(TimestampMs(1));
         let key = BucketKey { target: &target, caller: &caller };
         QueueLot::push(&mut bytes, TimestampMs(1), &key).unwrap();
-        let checked = [Line::Buckets, Line::Retries].map(|line| {
-            Kind::Queue.check(&QueueKey { line, number: 7 }.to_bytes(), &bytes).is_ok()
-        });
+        let checked = [QueueId::Buckets, QueueId::Retries]
+            .map(|id| Kind::Queue.check(&QueueKey { id, number: 7 }.to_bytes(), &bytes).is_ok());
         assert_eq!(checked, [true, false], "no idempotency key has a blank");
     }
 
@@ -273,7 +272,7 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(QueueLot::from_bytes(&bytes[..len]).is_err(), "{len} bytes");
         }
-        let mut key = QueueKey { line: Line::Retries, number: 1 }.to_bytes();
+        let mut key = QueueKey { id: QueueId::Retries, number: 1 }.to_bytes();
         assert_eq!(Kind::Queue.check(&key, &bytes), Ok(()));
         key[1] = 3;
         assert!(Kind::Queue.check(&key, &bytes).is_err());

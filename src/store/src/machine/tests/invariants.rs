@@ -16,7 +16,7 @@ use crate::{
         device::DeviceKey,
         meta::{Meta, MetaKey},
         pool::{Cursor, LotKey},
-        queue::{Line, QUEUE_LOT_START, QueueKey, QueueLot, QueuedKey},
+        queue::{QUEUE_LOT_START, QueueId, QueueKey, QueueLot, QueuedKey},
         retry::Retry,
     },
     state::{MemoryState, StateRead},
@@ -169,7 +169,7 @@ fn every_record_belongs_to_another_one(state: &MemoryState) {
 }
 
 fn every_retry_is_in_the_queue_and_the_queue_is_bounded(state: &MemoryState, bounds: &Bounds) {
-    let entries = queued::<Retry>(state, Line::Retries);
+    let entries = queued::<Retry>(state, QueueId::Retries);
     assert!(entries.len() as u64 <= bounds.retries, "{} retries", entries.len());
     let of_this_lot = entries.into_iter().filter(|(lot, key)| {
         state.get(key).unwrap().is_some_and(|retry| Retry::lot(&retry).unwrap() == *lot)
@@ -183,7 +183,7 @@ fn every_bucket_is_in_the_queue_once_and_the_queue_is_bounded(
     state: &MemoryState,
     bounds: &Bounds,
 ) {
-    let entries = queued::<Bucket>(state, Line::Buckets);
+    let entries = queued::<Bucket>(state, QueueId::Buckets);
     assert!(entries.len() as u64 <= bounds.buckets, "{} buckets", entries.len());
     let mut queued: Vec<_> = entries.into_iter().map(|(_, key)| key).collect();
     queued.sort();
@@ -192,21 +192,21 @@ fn every_bucket_is_in_the_queue_once_and_the_queue_is_bounded(
 
 fn every_lot_of_a_queue_is_between_its_ends(state: &MemoryState) {
     let mut lots = Vec::new();
-    for line in [Line::Retries, Line::Buckets] {
+    for id in [QueueId::Retries, QueueId::Buckets] {
         let meta = meta(state);
-        let queue = meta.queue(line);
-        lots.extend((queue.head..queue.tail).map(|number| QueueKey { line, number }.to_bytes()));
+        let queue = meta.queue(id);
+        lots.extend((queue.head..queue.tail).map(|number| QueueKey { id, number }.to_bytes()));
     }
     assert_eq!(of_kind(state, Kind::Queue), lots);
 }
 
 /// The keys in a queue, each with the number of its lot. Checks the queue's ends.
-fn queued<V: Value>(state: &MemoryState, line: Line) -> Vec<(u64, Vec<u8>)> {
+fn queued<V: Value>(state: &MemoryState, id: QueueId) -> Vec<(u64, Vec<u8>)> {
     let meta = meta(state);
-    let queue = meta.queue(line);
+    let queue = meta.queue(id);
     let mut found = Vec::new();
     for number in queue.head..queue.tail {
-        let lot = state.get(&QueueKey { line, number }.to_bytes()).unwrap().expect("no gaps");
+        let lot = state.get(&QueueKey { id, number }.to_bytes()).unwrap().expect("no gaps");
         let mut next = Some(QUEUE_LOT_START);
         if number == queue.head {
             assert_eq!(QueueLot::due(&lot).unwrap(), queue.due, "{queue:?}");

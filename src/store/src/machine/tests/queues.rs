@@ -16,7 +16,7 @@ use crate::{
     record::{
         Kind,
         meta::MetaKey,
-        queue::{Line, Queue},
+        queue::{Queue, QueueId},
     },
     state::{MemoryState, ReadFault, StateRead},
 };
@@ -59,8 +59,8 @@ fn pops(users: u32, request: &str) -> Vec<Command> {
     (0..users).map(|user| of_user(user, dispense("alice", &format!("{user}-{request}")))).collect()
 }
 
-fn queue(shard: &Shard, line: Line) -> Queue {
-    *invariants::read(&shard.state, &MetaKey).unwrap().queue(line)
+fn queue(shard: &Shard, id: QueueId) -> Queue {
+    *invariants::read(&shard.state, &MetaKey).unwrap().queue(id)
 }
 
 fn is_issued(outcome: &Outcome) -> bool {
@@ -94,9 +94,9 @@ fn a_pop_reads_five_records_and_writes_three_and_a_batch_adds_one_and_three() {
 fn a_lot_is_forgotten_in_steps_as_far_as_the_commands_of_each_batch_go() {
     let mut shard = shard(10);
     shard.batch(pops(10, "a"));
-    let lens = |shard: &Shard| [Line::Retries, Line::Buckets].map(|line| queue(shard, line).len);
+    let lens = |shard: &Shard| [QueueId::Retries, QueueId::Buckets].map(|id| queue(shard, id).len);
     assert_eq!(lens(&shard), [10, 10]);
-    assert_eq!(queue(&shard, Line::Retries).tail, 1, "one lot");
+    assert_eq!(queue(&shard, QueueId::Retries).tail, 1, "one lot");
     shard.time += 10 * MINUTE_MS - 1;
     shard.batch(Vec::new());
     assert_eq!(lens(&shard), [10, 10], "nothing is due");
@@ -117,11 +117,11 @@ fn a_lot_of_another_batch_comes_due_behind_the_one_before() {
     shard.batch(pops(3, "a"));
     shard.time += MINUTE_MS;
     shard.batch(pops(6, "b").split_off(3));
-    let first = queue(&shard, Line::Retries);
+    let first = queue(&shard, QueueId::Retries);
     assert_eq!((first.len, first.tail), (6, 2));
     shard.time += 9 * MINUTE_MS;
     shard.batch(Vec::new());
-    let second = queue(&shard, Line::Retries);
+    let second = queue(&shard, QueueId::Retries);
     assert_eq!((second.len, second.head), (3, 1), "the second lot has a minute left");
     assert_eq!(second.due.since(first.due).as_millis(), u128::from(MINUTE_MS));
 }
@@ -136,16 +136,16 @@ fn a_bucket_that_lacks_more_than_one_token_is_looked_at_again_and_kept_until_it_
     assert!(!is_issued(&shard.batch(pops(1, "c"))[0]));
     shard.time += MINUTE_MS;
     shard.batch(Vec::new());
-    assert_eq!(queue(&shard, Line::Buckets).len, 1, "one token is missing still");
+    assert_eq!(queue(&shard, QueueId::Buckets).len, 1, "one token is missing still");
     let withheld = ["d", "e"].map(|request| !is_issued(&shard.batch(pops(1, request))[0]));
     assert_eq!(withheld, [false, true], "and is not given");
     shard.time += 2 * MINUTE_MS - 1;
     shard.batch(Vec::new());
-    assert_eq!(queue(&shard, Line::Buckets).len, 1);
+    assert_eq!(queue(&shard, QueueId::Buckets).len, 1);
     // It is looked at as late as a new one would be.
     shard.time += MINUTE_MS;
     shard.batch(Vec::new());
-    assert_eq!(queue(&shard, Line::Buckets).len, 0);
+    assert_eq!(queue(&shard, QueueId::Buckets).len, 0);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_bucket_that_is_queued_again_does_not_hasten_the_new_ones_of_the_batch() {
     }
     shard.time += 3 * MINUTE_MS / 2;
     shard.batch(pops(2, "c").split_off(1));
-    let buckets = queue(&shard, Line::Buckets);
+    let buckets = queue(&shard, QueueId::Buckets);
     assert_eq!((buckets.len, buckets.tail - buckets.head), (2, 1), "both are in one lot");
     assert_eq!(buckets.due, TimestampMs(shard.time + MINUTE_MS));
 }
@@ -170,8 +170,8 @@ fn a_shard_that_may_keep_nothing_queues_nothing() {
     let batch = Batch { time, policy: shard.policy, commands: pops(4, "a") };
     let applied = apply_within(&shard.state, LogIndex(9), &batch, &bounds).unwrap();
     shard.state.commit(applied.changes);
-    for line in [Line::Retries, Line::Buckets] {
-        let queue = queue(&shard, line);
+    for id in [QueueId::Retries, QueueId::Buckets] {
+        let queue = queue(&shard, id);
         assert_eq!((queue.len, queue.tail - queue.head), (0, 0), "{queue:?}");
     }
     let kinds: Vec<_> = shard.state.records().filter_map(|(key, _)| Kind::of(key)).collect();
@@ -191,7 +191,7 @@ fn a_key_that_is_used_anew_is_not_forgotten_with_its_earlier_use() {
     for _ in 0..4 {
         shard.batch(Vec::new());
     }
-    assert_eq!(queue(&shard, Line::Retries).len, 1);
+    assert_eq!(queue(&shard, QueueId::Retries).len, 1);
     let late = shard.batch(vec![last]).remove(0);
     let Outcome::Dispensed(first) = first else { panic!("not dispensed: {first:?}") };
     assert!(!first.repeated);
@@ -210,6 +210,6 @@ fn an_answer_that_is_kept_for_no_time_leaves_nothing_behind() {
     twice.extend(pops(1, "a"));
     let outcomes = shard.batch(twice);
     assert_ne!(outcomes[0], outcomes[1], "the second one is a new request");
-    assert_eq!(queue(&shard, Line::Retries).len, 0);
+    assert_eq!(queue(&shard, QueueId::Retries).len, 0);
     assert!(!shard.state.records().any(|(key, _)| Kind::of(key) == Some(Kind::Retry)));
 }

@@ -14,7 +14,7 @@ use crate::{
     generate,
     machine::{Bounds, apply_within},
     outcome::{Malformed, Outcome, Refusal},
-    record::{meta::MetaKey, queue::Line},
+    record::{meta::MetaKey, queue::QueueId},
 };
 
 fn malformed(what: Malformed) -> Outcome {
@@ -94,7 +94,7 @@ fn beyond_the_limit_the_oldest_bucket_is_dropped() {
     let applied = apply_within(&state, LogIndex(1), &batch, &bounds).unwrap();
     state.commit(applied.changes);
     let meta = invariants::read(&state, &MetaKey).unwrap();
-    assert_eq!(meta.queue(Line::Buckets).len, 2);
+    assert_eq!(meta.queue(QueueId::Buckets).len, 2);
     let withheld = applied.outcomes.iter().map(|outcome| format!("{outcome:?}"));
     let withheld: Vec<bool> = withheld.map(|outcome| outcome.contains("Withheld")).collect();
     // `a` was dropped for `c`, so that `a` has a full bucket again; `c` is still there, and empty.
@@ -111,7 +111,7 @@ fn what_has_expired_is_forgotten_by_batches_without_commands() {
     }
     let queues = |shard: &Shard| {
         let meta = invariants::read(&shard.state, &MetaKey).unwrap();
-        (meta.queue(Line::Retries).len, meta.queue(Line::Buckets).len)
+        (meta.queue(QueueId::Retries).len, meta.queue(QueueId::Buckets).len)
     };
     assert_eq!(queues(&shard), (20, 20));
     shard.time += 100 * 60 * 1_000;
