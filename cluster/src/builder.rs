@@ -18,12 +18,16 @@ use toml::Value;
 use crate::{
     binary,
     cluster::{Cluster, Folder, Parts},
+    history::Recorder,
     plan::{Addresses, Engine, Plan},
     ports::Port,
 };
 
 /// Most nodes of a cluster on one machine.
 pub const NODES_MAX: u16 = 9;
+
+/// The file of a recorded history, in the folder of the cluster.
+const HISTORY: &str = "history.jsonl";
 
 const NODES_DEFAULT: u16 = 3;
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -42,6 +46,7 @@ pub struct Builder {
     data_dirs: BTreeMap<NodeId, PathBuf>,
     environment: BTreeMap<NodeId, Vec<(String, String)>>,
     ready_limit: Duration,
+    recorded: bool,
 }
 
 impl Builder {
@@ -58,6 +63,7 @@ impl Builder {
             data_dirs: BTreeMap::new(),
             environment: BTreeMap::new(),
             ready_limit: READY_LIMIT,
+            recorded: false,
         }
     }
 
@@ -145,6 +151,13 @@ impl Builder {
         self
     }
 
+    /// Records a history into the cluster's folder, where there must be none.
+    #[must_use]
+    pub fn recorded(mut self) -> Self {
+        self.recorded = true;
+        self
+    }
+
     /// Starts the nodes and waits until all are ready.
     ///
     /// # Errors
@@ -179,8 +192,14 @@ impl Builder {
             Some(plan) => self.continued(plan)?,
             None => self.planned(folder.path())?,
         };
+        let recorder = if self.recorded {
+            Recorder::create(&folder.path().join(HISTORY), &plan.cluster)?
+        } else {
+            Recorder::none()
+        };
         Cluster::assemble(Parts {
             folder,
+            recorder,
             plan,
             ports,
             program,

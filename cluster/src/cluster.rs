@@ -25,6 +25,7 @@ use toml::Value;
 
 use crate::{
     builder::{Builder, addresses},
+    history::{Recorder, record::EventKind},
     http::Http,
     plan::{Engine, Plan, node_dir},
     ports::Port,
@@ -49,6 +50,7 @@ pub struct Cluster {
     settings: BTreeMap<String, Value>,
     ready_limit: Duration,
     http: Http,
+    recorder: Recorder,
 }
 
 /// What a [`Builder`] hands over.
@@ -62,6 +64,7 @@ pub(crate) struct Parts {
     pub(crate) data_dirs: BTreeMap<NodeId, PathBuf>,
     pub(crate) environment: BTreeMap<NodeId, Vec<(String, String)>>,
     pub(crate) ready_limit: Duration,
+    pub(crate) recorder: Recorder,
 }
 
 /// Where the cluster lies.
@@ -100,16 +103,16 @@ impl Cluster {
     }
 
     pub(crate) fn assemble(parts: Parts) -> Result<Self> {
-        let Parts { folder, plan, ports, program, settings, data_dirs, environment, ready_limit } =
-            parts;
+        let Parts { ports, data_dirs, environment, .. } = parts;
         let mut cluster = Self {
-            folder,
-            plan,
+            folder: parts.folder,
+            plan: parts.plan,
             nodes: BTreeMap::new(),
-            program,
-            settings,
-            ready_limit,
+            program: parts.program,
+            settings: parts.settings,
+            ready_limit: parts.ready_limit,
             http: Http::default(),
+            recorder: parts.recorder,
         };
         for (id, ports) in ports {
             let data_dir = data_dirs.get(&id).cloned();
@@ -129,6 +132,13 @@ impl Cluster {
     #[must_use]
     pub fn running(&self) -> Vec<NodeId> {
         self.nodes.iter().filter(|(_, node)| node.process.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    /// Records what happens; nothing unless the cluster was built
+    /// [recorded](Builder::recorded).
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// The engine of all nodes.
@@ -212,6 +222,8 @@ impl Cluster {
         let process = Process::start(&node_state.launch)?;
         node_state.process = Some(process);
         node_state.ended = None;
+        let public = self.plan.nodes.get(&node).map(|at| at.public.to_string());
+        self.recorder.event(EventKind::Start, Some(node), public.unwrap_or_default());
         Ok(())
     }
 
@@ -231,7 +243,9 @@ impl Cluster {
     ///
     /// When it does not run.
     pub fn kill(&mut self, node: NodeId) -> Result<()> {
-        let status = self.take(node)?.kill()?;
+        let process = self.take(node)?;
+        self.recorder.event(EventKind::Kill, Some(node), "");
+        let status = process.kill()?;
         self.node(node)?.ended = Some(status);
         Ok(())
     }
@@ -242,6 +256,7 @@ impl Cluster {
     ///
     /// When it does not run, does not end in time, or does not end well.
     pub async fn stop(&mut self, node: NodeId) -> Result<()> {
+        self.recorder.event(EventKind::Stop, Some(node), "");
         self.signal(node, Signal::TERM)?;
         self.wait_stopped(node).await
     }
@@ -255,6 +270,7 @@ impl Cluster {
         let running = self.running();
         let mut result = Ok(());
         for node in &running {
+            self.recorder.event(EventKind::Stop, Some(*node), "");
             result = result.and(self.signal(*node, Signal::TERM));
         }
         for node in running {
@@ -270,6 +286,7 @@ impl Cluster {
     ///
     /// When it does not run.
     pub fn pause(&mut self, node: NodeId) -> Result<()> {
+        self.recorder.event(EventKind::Pause, Some(node), "");
         self.signal(node, Signal::STOP)
     }
 
@@ -279,6 +296,7 @@ impl Cluster {
     ///
     /// When it does not run.
     pub fn resume(&mut self, node: NodeId) -> Result<()> {
+        self.recorder.event(EventKind::Resume, Some(node), "");
         self.signal(node, Signal::CONT)
     }
 
@@ -291,6 +309,7 @@ impl Cluster {
         let state = self.node(node)?;
         ensure!(state.process.is_none(), "node {node} runs");
         let data_dir = state.data_dir.clone();
+        self.recorder.event(EventKind::Wipe, Some(node), "");
         fs::remove_dir_all(&data_dir)
             .with_context(|| format!("cannot remove {}", data_dir.display()))
     }
@@ -322,6 +341,8 @@ impl Cluster {
         let member =
             api::Member { id: new, peer: at.peer.to_string(), public: at.public.to_string() };
         let request = api::Replace { old, new: member };
+        let note = format!("node {new} in the place of node {old}");
+        self.recorder.event(EventKind::Membership, Some(new), note);
         let url = format!("{}{}", self.admin(via), path::CLUSTER_REPLACE);
         // The new node has to be met by all others first; until then the change is refused.
         wait::until(self.ready_limit, &format!("node {new} to replace node {old}"), async || {
@@ -382,6 +403,7 @@ impl Cluster {
         let mut process = self.take(node)?;
         let status =
             process.wait(limit).await.with_context(|| self.with_log(node, "does not end"))?;
+        self.recorder.event(EventKind::Exit, Some(node), describe(status));
         self.node(node)?.ended = Some(status);
         Ok(status)
     }
@@ -398,6 +420,8 @@ impl Cluster {
         {
             state.ended = Some(status);
             state.process = None;
+            self.recorder.event(EventKind::Exit, Some(node), describe(status));
+            return Ok(Some(status));
         }
         Ok(state.ended)
     }

@@ -12,9 +12,11 @@ pub mod http;
 mod plan;
 pub mod ports;
 mod process;
+mod recorded;
 pub mod wait;
 pub mod workload;
 
 pub use builder::{Builder, NODES_MAX};
 pub use cluster::Cluster;
 pub use plan::Engine;
+pub use recorded::Recorded;

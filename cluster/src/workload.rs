@@ -7,7 +7,6 @@
 //! Leaves out: whether bundles are genuine, and what to do with them.
 
 use std::{
-    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -17,7 +16,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use oncekey_api::{
-    bundle::{Fetch, Fetched},
+    Code,
+    bundle::{Fetch, Fetched, OneTimePreKeyStatus},
     path,
 };
 use oncekey_client::{
@@ -25,11 +25,12 @@ use oncekey_client::{
     http::{AnyNode, Config},
     transport::{Answer as Reply, Call, Method, Transport as _},
 };
-use oncekey_types::{CallerId, DeviceId, OneTimePreKeyId, RequestId, Slot, UserId};
+use oncekey_types::{CallerId, DeviceId, LogIndex, OneTimePreKeyId, RequestId, Slot, UserId};
 use tokio::task::JoinSet;
 
 use crate::{
-    history::{Answer, Handed, History, Key, Operation},
+    Recorded,
+    history::Recorder,
     wait::{self, Seen},
 };
 
@@ -40,33 +41,84 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(3);
 /// Pause before a fetch that was answered without a quorum is sent again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Sends fetches for one user through given nodes and notes what it sees.
+/// Names a one-time prekey of a user.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Key {
+    /// The device.
+    pub device: DeviceId,
+    /// The key's id.
+    pub id: OneTimePreKeyId,
+}
+
+/// A fetch, from its first attempt to its answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Operation {
+    /// The idempotency key.
+    pub request: RequestId,
+    /// Attempts that it took.
+    pub attempts: usize,
+    /// What came of it.
+    pub answer: Answer,
+}
+
+/// What came of a fetch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// It was committed.
+    Committed {
+        /// Log index of the commit; of the first one when the answer was repeated.
+        index: Option<LogIndex>,
+        /// Whether the server said that it gave this answer before.
+        repeated: bool,
+        /// The keys handed out.
+        keys: Vec<Key>,
+        /// The devices without a key, and why.
+        without: Vec<(DeviceId, OneTimePreKeyStatus)>,
+    },
+    /// It was refused and changed nothing.
+    Refused(Code),
+    /// It may have been committed or may not. The text says what was seen last.
+    Undecided(String),
+}
+
+impl Operation {
+    /// The keys that it was handed.
+    #[must_use]
+    pub fn keys(&self) -> &[Key] {
+        match &self.answer {
+            Answer::Committed { keys, .. } => keys,
+            Answer::Refused(_) | Answer::Undecided(_) => &[],
+        }
+    }
+
+    /// Whether the answer is one of the log's.
+    #[must_use]
+    pub fn is_committed(&self) -> bool {
+        matches!(self.answer, Answer::Committed { .. })
+    }
+}
+
+/// Sends fetches for one user through given nodes and records them.
 #[derive(Clone, Debug)]
 pub struct Fetcher {
     user: UserId,
     endpoints: Vec<String>,
     nodes: AnyNode,
-    began: Instant,
+    recorder: Recorder,
     patience: Duration,
 }
 
 impl Fetcher {
-    /// A fetcher of the bundles of `user`.
+    /// A fetcher of the bundles of `user`, who records into `recorder`.
     ///
     /// # Errors
     ///
     /// When `endpoints` is empty or one of them is no endpoint.
-    pub fn new(user: UserId, endpoints: &[String]) -> Result<Self> {
+    pub fn new(user: UserId, endpoints: &[String], recorder: Recorder) -> Result<Self> {
         ensure!(!endpoints.is_empty(), "no endpoints");
         let caller = CallerId::new("workload").context("a caller")?;
         let nodes = AnyNode::new(config(endpoints, caller)?);
-        Ok(Self {
-            user,
-            endpoints: endpoints.to_vec(),
-            nodes,
-            began: Instant::now(),
-            patience: PATIENCE,
-        })
+        Ok(Self { user, endpoints: endpoints.to_vec(), nodes, recorder, patience: PATIENCE })
     }
 
     /// The same with another patience.
@@ -76,26 +128,21 @@ impl Fetcher {
         self
     }
 
-    /// The same, with the same clock, through other nodes.
+    /// The same, in the same history, through other nodes.
     ///
     /// # Errors
     ///
     /// As [`new`](Self::new).
     pub fn through(&self, endpoints: &[String]) -> Result<Self> {
-        let Self { began, patience, .. } = *self;
-        Ok(Self { began, patience, ..Self::new(self.user.clone(), endpoints)? })
+        let patience = self.patience;
+        let other = Self::new(self.user.clone(), endpoints, self.recorder.clone())?;
+        Ok(Self { patience, ..other })
     }
 
     /// The user whose bundles are fetched.
     #[must_use]
     pub fn user(&self) -> &UserId {
         &self.user
-    }
-
-    /// Time since the fetcher was made: the clock of its operations.
-    #[must_use]
-    pub fn elapsed(&self) -> Duration {
-        self.began.elapsed()
     }
 
     /// Fetches as `caller` under `request`, asking the endpoint number `first` first, until the
@@ -114,6 +161,7 @@ impl Fetcher {
         let order: Vec<_> =
             self.endpoints[first..].iter().chain(&self.endpoints[..first]).cloned().collect();
         let nodes = self.nodes.with_config(config(&order, caller.clone())?);
+        let nodes = Recorded::new(nodes, self.recorder.clone(), caller.clone());
         let call = Call {
             method: Method::Post,
             path: path::user_bundles(&self.user),
@@ -121,7 +169,7 @@ impl Fetcher {
             idempotency_key: Some(request.clone()),
             slot: Slot::of(&self.user),
         };
-        let invoked = self.began.elapsed();
+        let began = Instant::now();
         let mut attempts = 0;
         let answer = loop {
             let result = nodes.call::<Fetched>(&call).await;
@@ -130,18 +178,13 @@ impl Fetcher {
                 Err(error) => error.attempts().len(),
             };
             let answer = answer(result);
-            let over = self.began.elapsed().saturating_sub(invoked) > self.patience;
+            let over = began.elapsed() > self.patience;
             if over || !matches!(answer, Answer::Undecided(_)) {
                 break answer;
             }
             tokio::time::sleep(PAUSE).await;
         };
-        let returned = match answer {
-            Answer::Committed { .. } | Answer::Refused(_) => Some(self.began.elapsed()),
-            Answer::Undecided(_) => None,
-        };
-        let asked = order.into_iter().next().unwrap_or_default();
-        Ok(Operation { request: request.clone(), asked, invoked, returned, attempts, answer })
+        Ok(Operation { request: request.clone(), attempts, answer })
     }
 }
 
@@ -171,7 +214,7 @@ impl Load {
 /// Many callers at the same time.
 #[derive(Debug)]
 pub struct Workload {
-    callers: JoinSet<Result<Vec<Operation>>>,
+    callers: JoinSet<Result<()>>,
     progress: Arc<Progress>,
 }
 
@@ -226,14 +269,14 @@ impl Workload {
         self.progress.stopped.store(true, Ordering::SeqCst);
     }
 
-    /// Waits for all callers and adds what they saw to `history`.
+    /// Waits for all callers.
     ///
     /// # Errors
     ///
     /// When a caller could not even ask.
-    pub async fn finish(mut self, history: &mut History) -> Result<()> {
-        while let Some(operations) = self.callers.join_next().await {
-            history.operations.extend(operations.context("a caller broke down")??);
+    pub async fn finish(mut self) -> Result<()> {
+        while let Some(caller) = self.callers.join_next().await {
+            caller.context("a caller broke down")??;
         }
         Ok(())
     }
@@ -245,10 +288,9 @@ async fn call(
     load: Load,
     caller: usize,
     progress: Arc<Progress>,
-) -> Result<Vec<Operation>> {
+) -> Result<()> {
     let label = &load.label;
     let name = CallerId::new(format!("{label}-{caller}")).context("a caller")?;
-    let mut operations = Vec::new();
     for number in 0..load.each {
         if progress.stopped.load(Ordering::SeqCst) {
             break;
@@ -256,22 +298,13 @@ async fn call(
         let request =
             RequestId::new(format!("{label}-{caller}-{number}")).context("a request id")?;
         progress.sent.fetch_add(1, Ordering::SeqCst);
-        operations.push(fetcher.fetch(&name, &request, caller + number).await?);
+        fetcher.fetch(&name, &request, caller + number).await?;
         progress.decided.fetch_add(1, Ordering::SeqCst);
         if !load.pause.is_zero() {
             tokio::time::sleep(load.pause).await;
         }
     }
-    Ok(operations)
-}
-
-/// The keys of `device` that the ranges of a status name.
-pub fn keys_of(device: DeviceId, ranges: &[(OneTimePreKeyId, OneTimePreKeyId)]) -> BTreeSet<Key> {
-    ranges
-        .iter()
-        .flat_map(|(first, last)| first.0..=last.0)
-        .map(|id| Key { device, id: OneTimePreKeyId(id) })
-        .collect()
+    Ok(())
 }
 
 fn config(endpoints: &[String], caller: CallerId) -> Result<Config> {
@@ -302,7 +335,7 @@ fn answer(result: Result<Reply<Fetched>, CallError>) -> Answer {
     for bundle in reply.bundles {
         let device = bundle.device;
         match bundle.one_time_prekey {
-            Some(opk) => keys.push(Handed { key: Key { device, id: opk.id }, public: opk.key }),
+            Some(opk) => keys.push(Key { device, id: opk.id }),
             None => without.push((device, bundle.one_time_prekey_status)),
         }
     }

@@ -5,32 +5,50 @@
 //! its nodes and says where. What happens is up to the scheduler: there is no seed to repeat a run
 //! with, only the folder to read.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use oncekey_client::{
     Client, NewDevice, SqliteKeyStore,
     http::{AnyNode, Config},
 };
 use oncekey_cluster::{
-    Builder, Cluster, Engine, check,
-    history::{History, Key},
+    Builder, Cluster, Engine, Recorded,
+    check::{self, Finding, Invariant, Report},
+    history::{Recorder, record::Phase},
     workload::{Fetcher, Load, Workload},
 };
-use oncekey_types::{DeviceId, NodeId, OneTimePreKeyId, UserId};
+use oncekey_types::{CallerId, NodeId, UserId};
 
 /// Time for anything that a test waits for.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// Callers that drain a pool.
 const DRAINERS: usize = 8;
+/// What every run has to give evidence for. Its replicas are not compared, and few accounts are
+/// small enough for a search.
+const MUST_JUDGE: [Invariant; 9] = [
+    Invariant::Unique,
+    Invariant::Provenance,
+    Invariant::Idempotence,
+    Invariant::Empty,
+    Invariant::Conservation,
+    Invariant::Count,
+    Invariant::Register,
+    Invariant::Fifo,
+    Invariant::Witness,
+];
 /// One in so many requests is sent again at the end.
 const RESEND_EVERY: usize = 5;
 
-/// Three nodes, two shards, short logs, no limits on callers.
+/// Any node; what is sent is recorded.
+pub type Nodes = Recorded<AnyNode>;
+
+/// Three nodes, two shards, short logs, no limits on callers, a history.
 #[must_use]
 pub fn small() -> Builder {
     Cluster::builder()
+        .recorded()
         .shards(2)
         .set("policy.per_caller_capacity", 0)
         .set("policy.per_target_capacity", 0)
@@ -55,7 +73,8 @@ pub struct Bob {
     /// The user.
     pub user: UserId,
     /// The devices, in the order of their ids.
-    pub devices: Vec<Client<AnyNode>>,
+    pub devices: Vec<Client<Nodes>>,
+    recorder: Recorder,
 }
 
 impl Bob {
@@ -79,15 +98,15 @@ impl Bob {
     /// When the devices cannot be made.
     pub fn unpublished(cluster: &Cluster, name: &str, devices: u32) -> Result<Self> {
         let user: UserId = name.parse()?;
-        let endpoints = cluster.endpoints();
+        let (endpoints, recorder) = (cluster.endpoints(), cluster.recorder().clone());
         let devices = (1..=devices)
             .map(|device| {
-                let nodes = any_node(&endpoints, &format!("{user}/{device}"))?;
+                let nodes = any_node(&endpoints, &format!("{user}/{device}"), &recorder)?;
                 let new = NewDevice::new(user.clone(), device);
                 Ok(Client::create(SqliteKeyStore::in_memory()?, nodes, new)?)
             })
             .collect::<Result<_>>()?;
-        Ok(Self { user, devices })
+        Ok(Self { user, devices, recorder })
     }
 
     /// Has every device fill its pool up to `keys`.
@@ -102,63 +121,49 @@ impl Bob {
         Ok(())
     }
 
-    /// Every key that was accepted so far: the client numbers them from 1 and leaves none out.
-    ///
-    /// # Errors
-    ///
-    /// When the cluster does not answer.
-    pub async fn uploaded(&self) -> Result<BTreeSet<Key>> {
-        let mut keys = BTreeSet::new();
-        for (device, client) in self.numbered() {
-            let highest = client.status().await?.server.pool.highest_accepted;
-            let ids = 1..=highest.map_or(0, |id| id.0);
-            keys.extend(ids.map(|id| Key { device, id: OneTimePreKeyId(id) }));
-        }
-        Ok(keys)
-    }
-
     /// A fetcher of this user's bundles through `endpoints`.
     ///
     /// # Errors
     ///
     /// When there are none.
     pub fn fetcher(&self, endpoints: &[String]) -> Result<Fetcher> {
-        Fetcher::new(self.user.clone(), endpoints)
+        Fetcher::new(self.user.clone(), endpoints, self.recorder.clone())
     }
 
-    /// Judges what the callers saw: sends some requests again, has every undecided one decided,
-    /// drains the pools through all nodes, and checks every rule.
+    /// Sends some requests again, has every undecided one decided, and drains the pools through
+    /// all nodes of `fetcher`.
     ///
     /// # Errors
     ///
-    /// The rules that are broken, or whatever kept the judge from finding out.
-    pub async fn judge(&self, fetcher: &Fetcher, mut history: History) -> Result<()> {
-        history.uploaded = self.uploaded().await?;
-        let requests: Vec<_> = history.by_request().into_keys().cloned().collect();
-        let answered: BTreeSet<_> = history
-            .operations
-            .iter()
-            .filter(|operation| operation.is_committed())
-            .map(|operation| operation.request.clone())
-            .collect();
-        for (number, request) in requests.iter().enumerate() {
-            if number % RESEND_EVERY == 0 || !answered.contains(request) {
-                let caller = caller_of(request.as_str()).parse()?;
-                history.operations.push(fetcher.fetch(&caller, request, number).await?);
+    /// When the cluster does not answer.
+    pub async fn settle(&self, fetcher: &Fetcher) -> Result<()> {
+        let mut again = Vec::new();
+        {
+            let history = self.recorder.history()?;
+            let own = history.names.find(self.user.as_str());
+            for (number, fetch) in history.fetches.iter().enumerate() {
+                let undecided = fetch.answer().is_none();
+                // The fetcher asks for all devices, with or without a key.
+                let own = own == Some(fetch.user) && !fetch.require_opk && fetch.devices.is_none();
+                if own && (number % RESEND_EVERY == 0 || undecided) {
+                    let (caller, request) = (fetch.client, fetch.request);
+                    let text = |name| history.names.text(name);
+                    again.push((text(caller).parse()?, text(request).parse()?, number));
+                }
             }
         }
-        let left: usize = history.uploaded.len().saturating_sub(history.handed().len());
-        let each = left / self.devices.len().max(1) / DRAINERS + 2;
+        for (caller, request, number) in again {
+            fetcher.fetch(&caller, &request, number).await?;
+        }
+        let mut left = 0;
+        for device in &self.devices {
+            left = device.status().await?.server.pool.count.max(left);
+        }
+        let each = usize::try_from(left)? / DRAINERS + 2;
         // Requests of all users share a table in their shard: the label has the user.
         let drain = Load::new(format!("drain-{}", self.user), DRAINERS, each);
-        let before = history.operations.len();
-        Workload::start(fetcher, &drain).finish(&mut history).await?;
-        if let Some(odd) = history.operations[before..].iter().find(|op| !op.is_committed()) {
-            bail!("a fetch of the drain was not carried out: {odd:?}");
-        }
-        check::history(&history)?;
-        check::conservation(&history, &BTreeSet::new())?;
-        for (_, device) in self.numbered() {
+        Workload::start(fetcher, &drain).finish().await?;
+        for device in &self.devices {
             let count = device.status().await?.server.pool.count;
             ensure!(count == 0, "{count} keys are left after the drain");
         }
@@ -171,20 +176,32 @@ impl Bob {
     ///
     /// When there are no endpoints.
     pub fn through(self, endpoints: &[String]) -> Result<Self> {
-        let Self { user, devices } = self;
+        let Self { user, devices, recorder } = self;
         let devices = devices
             .into_iter()
             .zip(1..)
             .map(|(device, number): (_, u32)| {
-                Ok(device.with_transport(any_node(endpoints, &format!("{user}/{number}"))?))
+                let nodes = any_node(endpoints, &format!("{user}/{number}"), &recorder)?;
+                Ok(device.with_transport(nodes))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { user, devices })
+        Ok(Self { user, devices, recorder })
     }
+}
 
-    fn numbered(&self) -> impl Iterator<Item = (DeviceId, &Client<AnyNode>)> {
-        (1..).map(DeviceId).zip(&self.devices)
+/// Judges the history of `cluster`, all of whose users have been [settled](Bob::settle).
+///
+/// # Errors
+///
+/// The invariants that are broken, or could not be judged though they should.
+pub fn judge(cluster: &Cluster) -> Result<Report> {
+    cluster.recorder().mark(Phase::End);
+    let report = check::check(&cluster.recorder().history()?).into_result()?;
+    for invariant in MUST_JUDGE {
+        let judged = report.finding(invariant).is_some_and(Finding::is_judged_in_full);
+        ensure!(judged, "{invariant} was not judged in full\n{report}");
     }
+    Ok(report)
 }
 
 /// A client of the nodes at `endpoints` that gives its name as `caller`.
@@ -192,9 +209,11 @@ impl Bob {
 /// # Errors
 ///
 /// When there are no endpoints.
-pub fn any_node(endpoints: &[String], caller: &str) -> Result<AnyNode> {
+pub fn any_node(endpoints: &[String], caller: &str, recorder: &Recorder) -> Result<Nodes> {
     let endpoints = endpoints.iter().map(|endpoint| endpoint.parse()).collect::<Result<_, _>>()?;
-    Ok(AnyNode::new(Config::new(endpoints, caller.parse()?)?))
+    let caller: CallerId = caller.parse()?;
+    let nodes = AnyNode::new(Config::new(endpoints, caller.clone())?);
+    Ok(Recorded::new(nodes, recorder.clone(), caller))
 }
 
 /// Fails unless the log of `node` has a line with `text`.
@@ -210,9 +229,4 @@ pub fn expect_log_line(cluster: &Cluster, node: NodeId, text: &str) -> Result<()
         cluster.log_tail(node, 20)?
     );
     Ok(())
-}
-
-/// The caller of a request of a [`Load`]: a request is named after its caller and a number.
-fn caller_of(request: &str) -> &str {
-    request.rsplit_once('-').map_or(request, |(caller, _)| caller)
 }

@@ -1,11 +1,8 @@
 //! All nodes are killed at once and restarted: every acknowledged upload and pop is there.
 
 use anyhow::{Result, ensure};
-use oncekey_cluster::{
-    history::History,
-    workload::{Load, Workload},
-};
-use oncekey_tests::{Bob, LIMIT, for_every_engine, small};
+use oncekey_cluster::workload::{Load, Workload};
+use oncekey_tests::{Bob, LIMIT, for_every_engine, judge, small};
 
 const POOL: usize = 400;
 /// Uploaded in several writes, so that the kill falls between two of them.
@@ -18,7 +15,6 @@ async fn everything_acknowledged_survives_the_death_of_all_nodes() -> Result<()>
         let bob = Bob::publish(&cluster, "bob", 2, POOL).await?;
         let rotated = bob.devices[0].rotate().await?.pool.signed_prekey;
         let fetcher = bob.fetcher(&cluster.endpoints())?;
-        let mut history = History::new(bob.user.clone(), bob.uploaded().await?);
 
         let carol = Bob::unpublished(&cluster, "carol", 1)?;
         let uploading = async { carol.devices[0].publish(LARGE_POOL).await };
@@ -34,7 +30,7 @@ async fn everything_acknowledged_survives_the_death_of_all_nodes() -> Result<()>
         };
         let (uploaded, in_flight) = tokio::join!(uploading, dying);
         ensure!(in_flight? > 0, "no fetch was in flight at the kill: the run shows nothing");
-        workload.finish(&mut history).await?;
+        workload.finish().await?;
 
         // The upload may have been given up meanwhile; what it began it can always end.
         let published = match uploaded {
@@ -45,9 +41,9 @@ async fn everything_acknowledged_survives_the_death_of_all_nodes() -> Result<()>
         ensure!(usize::try_from(published.pool.count)? == LARGE_POOL, "{:?}", published.pool);
         let spk = bob.devices[0].status().await?.server.pool.signed_prekey;
         ensure!(spk == rotated, "signed prekey {spk} is current, {rotated} was acknowledged");
-        bob.judge(&fetcher, history).await?;
-        let carols = carol.fetcher(&cluster.endpoints())?;
-        carol.judge(&carols, History::new(carol.user.clone(), carol.uploaded().await?)).await?;
+        bob.settle(&fetcher).await?;
+        carol.settle(&carol.fetcher(&cluster.endpoints())?).await?;
+        judge(&cluster)?;
         cluster.finish().await
     })
     .await

@@ -11,10 +11,9 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use oncekey_cluster::{
     Cluster,
-    history::History,
     workload::{Load, Workload},
 };
-use oncekey_tests::{Bob, LIMIT, small};
+use oncekey_tests::{Bob, LIMIT, judge, small};
 use oncekey_types::NodeId;
 use tempfile::TempDir;
 
@@ -66,7 +65,6 @@ async fn trouble(
 ) -> Result<()> {
     let bob = Bob::publish(&cluster, "bob", 1, POOL).await?;
     let fetcher = bob.fetcher(&cluster.endpoints())?;
-    let mut history = History::new(bob.user.clone(), bob.uploaded().await?);
     let workload = Workload::start(&fetcher, &Load::new("trouble", 4, usize::MAX));
     workload.decide(20, LIMIT).await?;
     begin()?;
@@ -81,8 +79,9 @@ async fn trouble(
     end()?;
     cluster.restart(NODE).await?;
     workload.stop();
-    workload.finish(&mut history).await?;
-    bob.judge(&fetcher, history).await?;
+    workload.finish().await?;
+    bob.settle(&fetcher).await?;
+    judge(&cluster)?;
     cluster.finish().await
 }
 

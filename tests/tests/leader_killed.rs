@@ -4,10 +4,9 @@
 use anyhow::{Result, ensure};
 use oncekey_cluster::{
     Engine,
-    history::History,
     workload::{Load, Workload},
 };
-use oncekey_tests::{Bob, LIMIT, for_every_engine, small};
+use oncekey_tests::{Bob, LIMIT, for_every_engine, judge, small};
 
 const ROUNDS: usize = 3;
 const CALLERS: usize = 24;
@@ -24,22 +23,20 @@ async fn rounds(engine: Engine) -> Result<()> {
     let mut cluster = small().engine(engine).start().await?;
     let bob = Bob::publish(&cluster, "bob", 2, POOL).await?;
     let fetcher = bob.fetcher(&cluster.endpoints())?;
-    let mut history = History::new(bob.user.clone(), bob.uploaded().await?);
-    let mut cut = 0;
     for round in 0..ROUNDS {
         let leader = cluster.leader_of(&bob.user).await?;
         let load = Load::new(format!("round{round}"), CALLERS, FETCHES_EACH);
         let workload = Workload::start(&fetcher, &load);
         workload.decide(CALLERS, LIMIT).await?;
-        cut += workload.in_flight();
         cluster.kill(leader)?;
-        workload.finish(&mut history).await?;
+        workload.finish().await?;
         cluster.restart(leader).await?;
         bob.replenish(POOL).await?;
     }
-    ensure!(cut > 0, "no fetch was in flight at any kill: the run shows nothing");
-    let retried = history.retried_with_a_key();
-    ensure!(retried > 0, "no fetch had to be retried: the run shows nothing");
-    bob.judge(&fetcher, history).await?;
+    bob.settle(&fetcher).await?;
+    let summary = judge(&cluster)?.summary;
+    let leaders = summary.leaders_killed_in_flight;
+    ensure!(leaders > 0, "no leader was killed with fetches in flight: the run shows nothing");
+    ensure!(summary.retried > 0, "no fetch had to be retried: the run shows nothing");
     cluster.finish().await
 }

@@ -3,11 +3,10 @@
 
 use anyhow::{Result, bail, ensure};
 use oncekey_cluster::{
-    history::History,
     wait::{self, Seen},
     workload::{Load, Workload},
 };
-use oncekey_tests::{Bob, LIMIT, expect_log_line, small};
+use oncekey_tests::{Bob, LIMIT, expect_log_line, judge, small};
 
 /// The smallest that a configuration may say.
 const LOG_ENTRIES_MAX: u64 = 100;
@@ -33,10 +32,9 @@ async fn a_follower_ten_logs_behind_catches_up_by_snapshot() -> Result<()> {
         others.push(Bob::publish(&cluster, &format!("other-{number}"), 1, POOL).await?);
     }
     let fetcher = bob.fetcher(&[cluster.endpoint(leader), cluster.endpoint(other)])?;
-    let mut history = History::new(bob.user.clone(), bob.uploaded().await?);
     // One caller: each fetch is an entry of its own.
     let load = Load::new("meanwhile", 1, usize::try_from(ENTRIES)?);
-    Workload::start(&fetcher, &load).finish(&mut history).await?;
+    Workload::start(&fetcher, &load).finish().await?;
     let written = cluster.status(leader).await?.shards[0].last_log - before;
     ensure!(written >= ENTRIES, "only {written} entries were written");
 
@@ -54,10 +52,10 @@ async fn a_follower_ten_logs_behind_catches_up_by_snapshot() -> Result<()> {
     let endpoints = [cluster.endpoint(away), cluster.endpoint(other)];
     for bob in others {
         let bob = bob.through(&endpoints)?;
-        let uploaded = bob.uploaded().await?;
-        bob.judge(&bob.fetcher(&endpoints)?, History::new(bob.user.clone(), uploaded)).await?;
+        bob.settle(&bob.fetcher(&endpoints)?).await?;
     }
-    bob.through(&endpoints)?.judge(&fetcher.through(&endpoints)?, history).await?;
+    bob.through(&endpoints)?.settle(&fetcher.through(&endpoints)?).await?;
+    judge(&cluster)?;
     cluster.restart(leader).await?;
     cluster.finish().await
 }

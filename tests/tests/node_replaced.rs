@@ -2,11 +2,8 @@
 //! the state by snapshot, and is then as good as any.
 
 use anyhow::{Context, Result, ensure};
-use oncekey_cluster::{
-    history::History,
-    workload::{Load, Workload},
-};
-use oncekey_tests::{Bob, LIMIT, expect_log_line, small};
+use oncekey_cluster::workload::{Load, Workload};
+use oncekey_tests::{Bob, LIMIT, expect_log_line, judge, small};
 
 const POOL: usize = 600;
 /// One after the other, so that each is an entry of its own: more than a log keeps.
@@ -17,8 +14,7 @@ async fn a_node_that_lost_its_disk_is_replaced_by_a_new_one() -> Result<()> {
     let mut cluster = small().start().await?;
     let bob = Bob::publish(&cluster, "bob", 1, POOL).await?;
     let fetcher = bob.fetcher(&cluster.endpoints())?;
-    let mut history = History::new(bob.user.clone(), bob.uploaded().await?);
-    Workload::start(&fetcher, &Load::new("before", 1, FETCHES)).finish(&mut history).await?;
+    Workload::start(&fetcher, &Load::new("before", 1, FETCHES)).finish().await?;
 
     let leader = cluster.leader_of(&bob.user).await?;
     let nodes = cluster.nodes();
@@ -44,8 +40,9 @@ async fn a_node_that_lost_its_disk_is_replaced_by_a_new_one() -> Result<()> {
         cluster.running().into_iter().map(|node| cluster.endpoint(node)).collect();
     let bob = bob.through(&endpoints)?;
     let survivors = fetcher.through(&endpoints)?;
-    Workload::start(&survivors, &Load::new("after", 4, 20)).finish(&mut history).await?;
-    bob.judge(&survivors, history).await?;
+    Workload::start(&survivors, &Load::new("after", 4, 20)).finish().await?;
+    bob.settle(&survivors).await?;
+    judge(&cluster)?;
     cluster.restart(leader).await?;
     cluster.finish().await
 }

@@ -4,17 +4,17 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use oncekey_api::{Base64, Code, bundle::OneTimePreKeyStatus};
+use oncekey_api::{Code, bundle::OneTimePreKeyStatus};
 use oncekey_client::{
-    Client, FetchError, FetchOptions, Fetched, NewDevice, SqliteKeyStore,
+    Client, FetchError, FetchOptions, NewDevice, SqliteKeyStore,
     http::{AnyNode, Config},
     transport::AttemptFailure,
 };
 use oncekey_cluster::{
-    history::{Answer, Handed, History, Key, Operation},
-    workload::{Load, Workload},
+    Recorded,
+    workload::{Answer, Load, Workload},
 };
-use oncekey_tests::{Bob, any_node, small};
+use oncekey_tests::{Bob, any_node, judge, small};
 
 const POOL: usize = 60;
 const BEFORE: usize = 10;
@@ -26,8 +26,7 @@ async fn without_a_quorum_bundles_have_no_one_time_prekey_and_say_so() -> Result
     let mut cluster = small().set("http.fetch_timeout_ms", 800).start().await?;
     let bob = Bob::publish(&cluster, "bob", 1, POOL).await?;
     let fetcher = bob.fetcher(&cluster.endpoints())?;
-    let mut history = History::new(bob.user.clone(), bob.uploaded().await?);
-    Workload::start(&fetcher, &Load::new("before", 1, BEFORE)).finish(&mut history).await?;
+    Workload::start(&fetcher, &Load::new("before", 1, BEFORE)).finish().await?;
 
     let nodes = cluster.nodes();
     let (survivor, lost) = nodes.split_first().context("nodes")?;
@@ -37,7 +36,8 @@ async fn without_a_quorum_bundles_have_no_one_time_prekey_and_say_so() -> Result
     let alone = [cluster.endpoint(*survivor)];
     let store = SqliteKeyStore::in_memory()?;
     let alice = NewDevice::new("alice".parse()?, 1);
-    let alice = Client::create(store, any_node(&alone, "alone-0")?, alice)?;
+    let recorder = cluster.recorder().clone();
+    let alice = Client::create(store, any_node(&alone, "alone-0", &recorder)?, alice)?;
 
     let lax = FetchOptions { request: Some("alone-0-0".parse()?), ..FetchOptions::default() };
     let fetched = alice.fetch(&bob.user, &lax).await?;
@@ -56,7 +56,8 @@ async fn without_a_quorum_bundles_have_no_one_time_prekey_and_say_so() -> Result
     };
     let mut config = Config::new(vec![alone[0].parse()?], "alone-0".parse()?)?;
     config.deadline = STRICT_DEADLINE;
-    let alice = alice.with_transport(AnyNode::new(config));
+    let nodes = Recorded::new(AnyNode::new(config), recorder.clone(), "alone-0".parse()?);
+    let alice = alice.with_transport(nodes);
     match alice.fetch(&bob.user, &strict).await {
         Err(FetchError::Call { error, .. }) => {
             ensure!(error.is_outcome_unknown(), "{error}");
@@ -74,13 +75,12 @@ async fn without_a_quorum_bundles_have_no_one_time_prekey_and_say_so() -> Result
     let impatient = fetcher.clone().with_patience(Duration::ZERO);
     let undecided = impatient.fetch(&"alone-1".parse()?, &"alone-1-0".parse()?, 0).await?;
     ensure!(matches!(undecided.answer, Answer::Undecided(_)), "{undecided:?}");
-    history.operations.push(undecided);
 
     for node in lost {
         cluster.launch(*node)?;
     }
     cluster.wait_ready().await?;
-    let alice = alice.with_transport(any_node(&cluster.endpoints(), "alone-0")?);
+    let alice = alice.with_transport(any_node(&cluster.endpoints(), "alone-0", &recorder)?);
     // At most the three fetches of the outage lie between.
     let next = u32::try_from(BEFORE)? + 1;
     let next = next..next + 3;
@@ -89,38 +89,14 @@ async fn without_a_quorum_bundles_have_no_one_time_prekey_and_say_so() -> Result
     let id = first.bundles[0].one_time_prekey.context("a key after the outage")?;
     ensure!(next.contains(&id.0), "key {id} is not in {next:?}");
     let again = fetcher.fetch(&"alone-0".parse()?, &"alone-0-0".parse()?, 1).await?;
-    ensure!(again.keys().iter().map(|handed| handed.key.id).eq([id]), "{again:?}");
-    history.operations.push(again);
+    ensure!(again.keys().iter().map(|key| key.id).eq([id]), "{again:?}");
 
-    let invoked = fetcher.elapsed();
     let second = alice.fetch(&bob.user, &strict).await?;
     let id = second.bundles[0].one_time_prekey.context("a key after the outage")?;
     ensure!(next.contains(&id.0), "key {id} is not in {next:?}");
-    history.operations.push(operation(invoked, fetcher.elapsed(), second));
 
-    Workload::start(&fetcher, &Load::new("after", 4, 2)).finish(&mut history).await?;
-    bob.judge(&fetcher, history).await?;
+    Workload::start(&fetcher, &Load::new("after", 4, 2)).finish().await?;
+    bob.settle(&fetcher).await?;
+    judge(&cluster)?;
     cluster.finish().await
-}
-
-/// What Alice's client saw. It keeps the bytes of a key to itself.
-fn operation(invoked: Duration, returned: Duration, fetched: Fetched) -> Operation {
-    let keys = fetched.bundles.iter().filter_map(|bundle| {
-        let key = Key { device: bundle.device, id: bundle.one_time_prekey? };
-        Some(Handed { key, public: Base64::default() })
-    });
-    let answer = Answer::Committed {
-        index: fetched.route.index,
-        repeated: fetched.repeated,
-        keys: keys.collect(),
-        without: Vec::new(),
-    };
-    Operation {
-        asked: "any".to_owned(),
-        invoked,
-        returned: Some(returned),
-        attempts: fetched.attempts.len(),
-        answer,
-        request: fetched.request,
-    }
 }

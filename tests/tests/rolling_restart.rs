@@ -6,10 +6,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use oncekey_cluster::{
     Cluster,
-    history::History,
     workload::{Load, Workload},
 };
-use oncekey_tests::{Bob, LIMIT, small};
+use oncekey_tests::{Bob, LIMIT, judge, small};
 use oncekey_types::NodeId;
 
 const POOL: usize = 1000;
@@ -32,7 +31,6 @@ async fn roll(label: &str, down: impl AsyncFn(&mut Cluster, NodeId) -> Result<()
     let mut cluster = small().start().await?;
     let bob = Bob::publish(&cluster, "bob", 1, POOL).await?;
     let fetcher = bob.fetcher(&cluster.endpoints())?;
-    let mut history = History::new(bob.user.clone(), bob.uploaded().await?);
     let pause = Duration::from_millis(40);
     let load = Load { pause, ..Load::new(label, 8, usize::MAX) };
     let workload = Workload::start(&fetcher, &load);
@@ -45,9 +43,10 @@ async fn roll(label: &str, down: impl AsyncFn(&mut Cluster, NodeId) -> Result<()
     }
     workload.decide(BETWEEN, LIMIT).await?;
     workload.stop();
-    workload.finish(&mut history).await?;
-    let gap = history.longest_gap();
+    workload.finish().await?;
+    let gap = cluster.recorder().history()?.longest_gap();
     ensure!(gap < GAP_MAX, "no fetch was answered for {gap:?}");
-    bob.judge(&fetcher, history).await?;
+    bob.settle(&fetcher).await?;
+    judge(&cluster)?;
     cluster.finish().await
 }

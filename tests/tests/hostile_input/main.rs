@@ -16,11 +16,10 @@ use oncekey_api::{
 };
 use oncekey_client::{
     CallError, Client, NewDevice, SqliteKeyStore,
-    http::AnyNode,
     transport::{Answer, Call, Transport},
 };
 use oncekey_cluster::http::Http;
-use oncekey_tests::{LIMIT, any_node, small};
+use oncekey_tests::{LIMIT, Nodes, any_node, small};
 use oncekey_types::{DeviceId, UserId};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -45,7 +44,7 @@ async fn hostile_input_gets_a_problem_and_changes_nothing() -> Result<()> {
         .set("http.body_timeout_ms", SLOW_MS)
         .start()
         .await?;
-    let (bob, good) = publish(any_node(&cluster.endpoints(), "bob/1")?).await?;
+    let (bob, good) = publish(any_node(&cluster.endpoints(), "bob/1", cluster.recorder())?).await?;
     let endpoint = cluster.endpoint(cluster.nodes()[0]);
     let http = Http::with_limit(LIMIT);
     let fetch = [(IDEMPOTENCY_KEY, "used")];
@@ -83,7 +82,7 @@ async fn hostile_input_gets_a_problem_and_changes_nothing() -> Result<()> {
 }
 
 /// Publishes a device and keeps what its client sent.
-async fn publish(nodes: AnyNode) -> Result<(Client<Recorder>, Good)> {
+async fn publish(nodes: Nodes) -> Result<(Client<Recorder>, Good)> {
     let user: UserId = "bob".parse()?;
     let calls = Arc::default();
     let recorder = Recorder { nodes, calls: Arc::clone(&calls) };
@@ -136,7 +135,7 @@ async fn send(http: &Http, base: &str, case: Case) -> Result<()> {
 
 /// Passes calls on and keeps them.
 struct Recorder {
-    nodes: AnyNode,
+    nodes: Nodes,
     calls: Arc<Mutex<Vec<Call>>>,
 }
 

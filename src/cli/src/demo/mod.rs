@@ -21,8 +21,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use oncekey_api::bundle::OneTimePreKeyStatus;
 use oncekey_cluster::{
-    Cluster,
-    history::History,
+    Cluster, check,
+    history::record::Phase,
     wait::{self, Seen},
 };
 use oncekey_server::config::LogFormat;
@@ -32,7 +32,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use crate::{args::Demo, logging, output};
 use people::{Alice, Bob, Fetch};
 use screen::{Bar, Screen};
-use tally::{Kill, Tally};
+use tally::Tally;
 
 const NODES: u16 = 3;
 const ALICES: usize = 64;
@@ -65,7 +65,7 @@ pub(crate) async fn run(arguments: &Demo) -> Result<()> {
 
 async fn play(arguments: &Demo, screen: &Screen) -> Result<Tally> {
     let started = Instant::now();
-    let mut cluster = Cluster::builder().nodes(NODES).engine(arguments.engine).start().await?;
+    let mut cluster = Cluster::builder().nodes(NODES).engine(arguments.engine).recorded().start().await?;
     screen.say(format_args!(
         "{NODES} nodes over {} serve in {}, after {} ms",
         cluster.engine(),
@@ -79,10 +79,9 @@ async fn play(arguments: &Demo, screen: &Screen) -> Result<Tally> {
         "{DEVICES} devices of Bob published {KEYS_PER_DEVICE} one-time prekeys each"
     ));
 
-    let mut history = History::new(user, bob.uploaded().await?);
     let run = Arc::new(Run::new(screen));
     let mut alices = start_alices(&cluster, &bob, &run)?;
-    let kill = kill_leader(&mut cluster, &history.user, &run, screen).await?;
+    let killed = kill_leader(&mut cluster, &user, &run, screen).await?;
     let mut fetches = Vec::new();
     let mut people = Vec::new();
     while let Some(alice) = alices.join_next().await {
@@ -91,23 +90,23 @@ async fn play(arguments: &Demo, screen: &Screen) -> Result<Tally> {
         fetches.extend(its_fetches);
     }
     run.finish();
-    history.operations.extend(fetches.iter().map(|fetch| fetch.operation.clone()));
-    let gap = history.longest_gap();
+    let gap = cluster.recorder().history()?.longest_gap();
 
-    let repeated = fetch_again(&cluster, people, &run, &mut history).await?;
+    let repeated = fetch_again(&cluster, people, &user, &fetches).await?;
     screen.say(format_args!(
         "{} fetches sent again under their idempotency keys, each to another node",
         repeated.sent
     ));
-    let exhausted = is_exhausted(&cluster, &history.user, &run).await?;
-    let remaining = bob.remaining().await?;
+    let exhausted = is_exhausted(&cluster, &user).await?;
+    bob.read_pools().await?;
+    cluster.recorder().mark(Phase::End);
+    let report = check::check(&cluster.recorder().history()?);
     cluster.finish().await?;
-    Ok(Tally::new(POPS, &history, &remaining, &fetches, kill, gap, repeated, exhausted))
+    Ok(Tally::new(POPS, &report, &fetches, killed, gap, repeated, exhausted))
 }
 
 /// What the Alices share.
 struct Run {
-    began: Instant,
     /// Lets the first fetches through; the others wait for the killer, so that they are in flight
     /// when the leader dies, however fast the machine is.
     gate: Semaphore,
@@ -121,7 +120,6 @@ struct Run {
 impl Run {
     fn new(screen: &Screen) -> Self {
         Self {
-            began: Instant::now(),
             gate: Semaphore::new(FIRST_FETCHES),
             sent: AtomicUsize::new(0),
             answered: AtomicUsize::new(0),
@@ -149,14 +147,14 @@ type Alices = JoinSet<Result<(Alice, Vec<Fetch>)>>;
 fn start_alices(cluster: &Cluster, bob: &Arc<Bob>, run: &Arc<Run>) -> Result<Alices> {
     let mut alices = JoinSet::new();
     for number in 0..ALICES {
-        let alice = Alice::new(number, &cluster.endpoints())?;
+        let alice = Alice::new(number, cluster)?;
         let (bob, run) = (Arc::clone(bob), Arc::clone(run));
         alices.spawn(async move {
             let mut fetches = Vec::new();
             for _ in (number..FETCHES).step_by(ALICES) {
                 run.gate.acquire().await?.forget();
                 run.sent.fetch_add(1, Ordering::SeqCst);
-                let (mut fetch, bundles) = alice.fetch(bob.user(), None, run.began).await?;
+                let (mut fetch, bundles) = alice.fetch(bob.user(), None).await?;
                 run.answered.fetch_add(1, Ordering::SeqCst);
                 run.popped.advance(fetch.operation.keys().len());
                 for bundle in bundles {
@@ -179,7 +177,7 @@ async fn kill_leader(
     user: &UserId,
     run: &Run,
     screen: &Screen,
-) -> Result<Kill> {
+) -> Result<NodeId> {
     let node = cluster.leader_of(user).await?;
     wait::until(LIMIT, "the first messages to be delivered", async || {
         let delivered = run.delivered.load(Ordering::SeqCst);
@@ -192,7 +190,7 @@ async fn kill_leader(
         ensure!(run.answered.load(Ordering::SeqCst) < FETCHES, "all was over before the kill");
         tokio::task::yield_now().await;
     }
-    let at = run.began.elapsed();
+    let killed = Instant::now();
     cluster.kill(node)?;
     screen.say(format_args!(
         "node {node}, the leader of Bob's shard, killed with {} fetches in flight",
@@ -201,11 +199,11 @@ async fn kill_leader(
     let leader = other_leader(cluster, user, node).await?;
     screen.say(format_args!(
         "node {leader} leads, {} ms later",
-        run.began.elapsed().saturating_sub(at).as_millis()
+        killed.elapsed().as_millis()
     ));
     cluster.restart(node).await?;
     screen.say(format_args!("node {node} is back"));
-    Ok(Kill { node, at })
+    Ok(node)
 }
 
 async fn other_leader(cluster: &Cluster, user: &UserId, killed: NodeId) -> Result<NodeId> {
@@ -229,31 +227,27 @@ pub(crate) struct Repeated {
 async fn fetch_again(
     cluster: &Cluster,
     people: Vec<Alice>,
-    run: &Run,
-    history: &mut History,
+    user: &UserId,
+    fetches: &[Fetch],
 ) -> Result<Repeated> {
     let mut repeated = Repeated::default();
-    let mut again = Vec::new();
-    let first: Vec<_> = history.operations.clone();
     for alice in people {
-        let alice = alice.through_another_node(&cluster.endpoints())?;
-        for operation in first.iter().filter(|operation| alice.made(operation)) {
-            let request = Some(operation.request.clone());
-            let (fetch, _) = alice.fetch(&history.user, request, run.began).await?;
+        let alice = alice.through_another_node(cluster)?;
+        let first = fetches.iter().map(|fetch| &fetch.operation);
+        for operation in first.filter(|operation| alice.made(operation)) {
+            let (fetch, _) = alice.fetch(user, Some(operation.request.clone())).await?;
             repeated.sent += 1;
             let same = fetch.repeated && fetch.operation.keys() == operation.keys();
             repeated.same += usize::from(same);
-            again.push(fetch.operation);
         }
     }
-    history.operations.extend(again);
     Ok(repeated)
 }
 
 /// Whether one more fetch finds both pools empty.
-async fn is_exhausted(cluster: &Cluster, user: &UserId, run: &Run) -> Result<bool> {
-    let late = Alice::new(ALICES, &cluster.endpoints())?;
-    let (fetch, _) = late.fetch(user, None, run.began).await?;
+async fn is_exhausted(cluster: &Cluster, user: &UserId) -> Result<bool> {
+    let late = Alice::new(ALICES, cluster)?;
+    let (fetch, _) = late.fetch(user, None).await?;
     Ok(fetch.without.len() == DEVICES as usize
         && fetch.without.iter().all(|status| *status == OneTimePreKeyStatus::Exhausted))
 }

@@ -10,17 +10,17 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use oncekey_api::{Base64, bundle::OneTimePreKeyStatus};
+use oncekey_api::bundle::OneTimePreKeyStatus;
 use oncekey_client::{
     Client, DeviceBundle, FetchOptions, NewDevice, Received, Session, SqliteKeyStore, StoreKey,
     http::{AnyNode, Config},
 };
 use oncekey_cluster::{
-    Cluster,
-    history::{Answer, Handed, Key, Operation},
-    workload::keys_of,
+    Cluster, Recorded,
+    history::Recorder,
+    workload::{Answer, Key, Operation},
 };
-use oncekey_types::{DeviceId, RequestId, UserId};
+use oncekey_types::{CallerId, DeviceId, RequestId, UserId};
 
 /// Bound to every handshake by both sides.
 const APP_AD: &[u8] = b"oncekey demo";
@@ -29,10 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause before a fetch that was answered without a quorum is sent again.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Any node; what is sent is recorded.
+type Nodes = Recorded<AnyNode>;
+
 /// Bob's devices. Their secrets lie in files, beside the nodes' data.
 pub(super) struct Bob {
     user: UserId,
-    devices: Vec<(DeviceId, Arc<Client<AnyNode>>)>,
+    devices: Vec<(DeviceId, Arc<Client<Nodes>>)>,
 }
 
 impl Bob {
@@ -48,7 +51,7 @@ impl Bob {
             let name = format!("{user}-{device}");
             let lock = StoreKey::generate().into();
             let store = SqliteKeyStore::open(cluster.dir().join(&name), &lock)?;
-            let nodes = nodes(&cluster.endpoints(), 0, &name)?;
+            let nodes = nodes(cluster, 0, &name)?;
             let client = Client::create(store, nodes, NewDevice::new(user.clone(), device))?;
             client.publish(keys).await.with_context(|| format!("{name} cannot publish"))?;
             bob.devices.push((DeviceId(device), Arc::new(client)));
@@ -60,18 +63,12 @@ impl Bob {
         &self.user
     }
 
-    /// The keys that were uploaded; to be asked before the first fetch.
-    pub(super) async fn uploaded(&self) -> Result<BTreeSet<Key>> {
-        self.remaining().await
-    }
-
-    /// The keys that the servers still hold.
-    pub(super) async fn remaining(&self) -> Result<BTreeSet<Key>> {
-        let mut keys = BTreeSet::new();
-        for (device, client) in &self.devices {
-            keys.extend(keys_of(*device, &client.status().await?.server.ids));
+    /// Reads every pool, for the history.
+    pub(super) async fn read_pools(&self) -> Result<()> {
+        for (_, client) in &self.devices {
+            client.status().await?;
         }
-        Ok(keys)
+        Ok(())
     }
 
     /// Opens a first message on `device`; what came out, and the session.
@@ -91,7 +88,7 @@ impl Bob {
 /// Somebody who writes to Bob.
 pub(super) struct Alice {
     number: usize,
-    client: Client<AnyNode>,
+    client: Client<Nodes>,
     requests: std::sync::Mutex<BTreeSet<RequestId>>,
 }
 
@@ -112,18 +109,18 @@ pub(super) struct Fetch {
 
 impl Alice {
     /// Alice `number`, who asks the node of that number first.
-    pub(super) fn new(number: usize, endpoints: &[String]) -> Result<Self> {
+    pub(super) fn new(number: usize, cluster: &Cluster) -> Result<Self> {
         let name = format!("alice-{number}");
-        let nodes = nodes(endpoints, number, &name)?;
+        let nodes = nodes(cluster, number, &name)?;
         let new = NewDevice::new(name.parse()?, 1);
         let client = Client::create(SqliteKeyStore::in_memory()?, nodes, new)?;
         Ok(Self { number, client, requests: std::sync::Mutex::default() })
     }
 
     /// The same Alice, who asks the next node first.
-    pub(super) fn through_another_node(self, endpoints: &[String]) -> Result<Self> {
+    pub(super) fn through_another_node(self, cluster: &Cluster) -> Result<Self> {
         let name = format!("alice-{}", self.number);
-        let nodes = nodes(endpoints, self.number + 1, &name)?;
+        let nodes = nodes(cluster, self.number + 1, &name)?;
         Ok(Self { client: self.client.with_transport(nodes), ..self })
     }
 
@@ -138,13 +135,12 @@ impl Alice {
         &self,
         user: &UserId,
         request: Option<RequestId>,
-        began: Instant,
     ) -> Result<(Fetch, Vec<DeviceBundle>)> {
         let mut options = FetchOptions { request, ..FetchOptions::default() };
-        let invoked = began.elapsed();
+        let began = Instant::now();
         let mut attempts = 0;
         let fetched = loop {
-            let patient = began.elapsed().saturating_sub(invoked) < PATIENCE;
+            let patient = began.elapsed() < PATIENCE;
             match self.client.fetch(user, &options).await {
                 Ok(fetched) if fetched.as_of.is_some() && patient => {
                     attempts += fetched.attempts.len();
@@ -162,8 +158,6 @@ impl Alice {
             tokio::time::sleep(PAUSE).await;
         };
         attempts += fetched.attempts.len();
-        let returned = Some(began.elapsed());
-        let asked = fetched.attempts.iter().next().map(|first| first.endpoint.clone());
         if let Ok(mut requests) = self.requests.lock() {
             requests.insert(fetched.request.clone());
         }
@@ -181,9 +175,7 @@ impl Alice {
             keys,
             without,
         };
-        let asked = asked.unwrap_or_default();
-        let operation =
-            Operation { request: fetched.request, asked, invoked, returned, attempts, answer };
+        let operation = Operation { request: fetched.request, attempts, answer };
         let fetch = Fetch {
             operation,
             repeated: fetched.repeated,
@@ -234,23 +226,23 @@ fn agree(alice: &Session, bob: &Session) -> bool {
         && alice.keys.transcript() == bob.keys.transcript()
 }
 
-/// The ids of the keys; that their bytes are Bob's is shown by the handshakes.
-fn keys(bundles: &[DeviceBundle]) -> Vec<Handed> {
-    bundles
-        .iter()
-        .filter_map(|bundle| {
-            let key = Key { device: bundle.device, id: bundle.one_time_prekey? };
-            Some(Handed { key, public: Base64::default() })
-        })
-        .collect()
+/// The keys handed out.
+fn keys(bundles: &[DeviceBundle]) -> Vec<Key> {
+    let key = |bundle: &DeviceBundle| {
+        Some(Key { device: bundle.device, id: bundle.one_time_prekey? })
+    };
+    bundles.iter().filter_map(key).collect()
 }
 
 /// The cluster, with node number `first` asked first.
-fn nodes(endpoints: &[String], first: usize, caller: &str) -> Result<AnyNode> {
+fn nodes(cluster: &Cluster, first: usize, caller: &str) -> Result<Nodes> {
+    let endpoints = cluster.endpoints();
     let (behind, ahead) = endpoints.split_at(first % endpoints.len().max(1));
     let order = ahead.iter().chain(behind).map(|endpoint| endpoint.parse());
-    let mut config = Config::new(order.collect::<Result<_, _>>()?, caller.parse()?)?;
+    let caller: CallerId = caller.parse()?;
+    let mut config = Config::new(order.collect::<Result<_, _>>()?, caller.clone())?;
     // Every node is to be asked, not the leader only.
     config.leader_first = false;
-    Ok(AnyNode::new(config))
+    let recorder: Recorder = cluster.recorder().clone();
+    Ok(Recorded::new(AnyNode::new(config), recorder, caller))
 }

@@ -3,24 +3,13 @@
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use anyhow::{Result, bail};
-use oncekey_cluster::{
-    check::{self, Violation},
-    history::{History, Key},
-};
+use oncekey_cluster::check::{Finding, Invariant, Report};
 use oncekey_types::NodeId;
 
 use super::{Repeated, people::Fetch};
 
 /// Failures shown below the table.
 const FAILURES_SHOWN: usize = 5;
-
-/// The kill.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Kill {
-    pub(super) node: NodeId,
-    /// When, since the fetches began.
-    pub(super) at: Duration,
-}
 
 /// What was counted.
 pub(super) struct Tally {
@@ -46,43 +35,29 @@ impl Row {
 }
 
 impl Tally {
-    #[expect(clippy::too_many_arguments, reason = "every figure of the table has its own source")]
     pub(super) fn new(
         pops: usize,
-        history: &History,
-        remaining: &BTreeSet<Key>,
+        report: &Report,
         fetches: &[Fetch],
-        kill: Kill,
+        killed: NodeId,
         gap: Duration,
         repeated: Repeated,
         exhausted: bool,
     ) -> Self {
-        let popped: usize = fetches.iter().map(|fetch| fetch.operation.keys().len()).sum();
-        let broken: Vec<Violation> =
-            [check::history(history), check::conservation(history, remaining)]
-                .into_iter()
-                .filter_map(Result::err)
-                .flat_map(|violations| violations.0)
-                .collect();
-        let doubles =
-            broken.iter().filter(|broken| matches!(broken, Violation::DoubleIssue { .. })).count();
-        let in_flight = fetches
-            .iter()
-            .filter(|fetch| {
-                let operation = &fetch.operation;
-                operation.invoked < kill.at && operation.returned.is_some_and(|at| at > kill.at)
-            })
-            .count();
+        let keys = || fetches.iter().flat_map(|fetch| fetch.operation.keys());
+        let doubles = report.finding(Invariant::Unique).map_or(0, |unique| unique.violated);
+        let in_flight = report.summary.in_flight_at_kills;
         let retried = fetches.iter().filter(|fetch| fetch.operation.attempts > 1).count();
         let agreed = fetches.iter().map(|fetch| fetch.agreed).sum();
         let opened = fetches.iter().map(|fetch| fetch.opened).sum();
+        let others = report.violated() - doubles;
         let rows = vec![
-            Row::all("pops", popped, pops),
-            Row::all("distinct keys", history.handed().len(), pops),
+            Row::all("pops", keys().count(), pops),
+            Row::all("distinct keys", keys().collect::<BTreeSet<_>>().len(), pops),
             Row::new("double issues", doubles, doubles == 0),
-            Row::new("other broken rules", broken.len() - doubles, broken.len() == doubles),
+            Row::new("other broken rules", others, others == 0),
             Row::new(
-                format!("fetches in flight when node {} was killed", kill.node),
+                format!("fetches in flight when node {killed} was killed"),
                 in_flight,
                 in_flight > 0,
             ),
@@ -104,9 +79,9 @@ impl Tally {
                 exhausted,
             ),
         ];
-        let failures = broken
-            .iter()
-            .map(|violation| format!("{violation:?}"))
+        let violations = report.findings.iter().flat_map(|finding: &Finding| &finding.violations);
+        let failures = violations
+            .map(|violation| violation.message.clone())
             .chain(fetches.iter().flat_map(|fetch| fetch.failures.clone()))
             .take(FAILURES_SHOWN)
             .collect();

@@ -1,0 +1,154 @@
+//! Invariant 5: in the end, each key was handed out or is in its pool, and never both.
+//!
+//! Once every operation without an outcome has been sent again until it has one, uploaded keys =
+//! keys handed out ⊎ keys left. What is left is what a read shows that was sent after the last
+//! write of the device was answered, or nothing when a fetch says so that was sent then. A key
+//! that a registration or removal may have taken away is not asked for. Nothing stays without an
+//! outcome, apart from a write that a later one of the same device has overtaken: it can no longer
+//! be accepted.
+//!
+//! Needs: the mark `end`, and for each device a read or an empty pool after its last write. Leaves
+//! out: runs that were broken off.
+
+use std::collections::BTreeMap;
+
+use oncekey_types::DeviceId;
+
+use super::{
+    Finding, Invariant,
+    evidence::{Device, Evidence, Life, of_fetch, of_write, say_write},
+};
+use crate::history::{
+    Name, Read,
+    record::{At, Issue, OperationId, Phase},
+};
+
+/// What shows which keys are left.
+#[derive(Clone, Copy)]
+enum Left<'a> {
+    /// This read.
+    Read(&'a Read),
+    /// This operation found no key.
+    Nothing(OperationId),
+}
+
+impl Left<'_> {
+    fn has(&self, life: &Life) -> bool {
+        match self {
+            Self::Read(read) => read.has(life.id),
+            Self::Nothing(_) => false,
+        }
+    }
+
+    fn op(&self) -> OperationId {
+        match self {
+            Self::Read(read) => read.op,
+            Self::Nothing(op) => *op,
+        }
+    }
+}
+
+pub(super) fn check(evidence: &Evidence<'_>) -> Finding {
+    let mut finding = Finding::new(Invariant::Conservation);
+    if !evidence.history.reached(Phase::End) {
+        finding.not_judged.push("the history does not come to its end".to_owned());
+        return finding;
+    }
+    check_decided(evidence, &mut finding);
+    let left = left(evidence);
+    for ((user, device), keys) in &evidence.devices {
+        match left.get(&(*user, *device)) {
+            Some((_, left)) => check_device(evidence, *device, keys, *left, &mut finding),
+            None if keys.lives.is_empty() => {}
+            None => finding.not_judged.push(format!(
+                "a pool of device {device} was not read, nor found empty, after the last write"
+            )),
+        }
+    }
+    finding
+}
+
+/// Nothing stays without an outcome.
+fn check_decided(evidence: &Evidence<'_>, finding: &mut Finding) {
+    for fetch in &evidence.history.fetches {
+        finding.judged += 1;
+        if fetch.is_undecided() {
+            let message = format!("{} never got an answer", evidence.say(fetch));
+            finding.violation(of_fetch(fetch), message);
+        }
+    }
+    for write in &evidence.history.writes {
+        finding.judged += 1;
+        let device = evidence.device(write.user, write.device);
+        let overtaken = device.is_some_and(|device| device.settled_by > write.invoked());
+        if write.is_undecided() && !overtaken {
+            let message = format!("the {} never got an answer", say_write(write));
+            finding.violation(of_write(write), message);
+        }
+    }
+}
+
+/// No key of the device is lost.
+fn check_device(
+    evidence: &Evidence<'_>,
+    device: DeviceId,
+    keys: &Device,
+    left: Left<'_>,
+    finding: &mut Finding,
+) {
+    for life in &keys.lives {
+        finding.judged += 1;
+        let accepted = life.added_by != At::NEVER;
+        let explained = life.fetch.is_some() || life.gone_from != At::NEVER || left.has(life);
+        if accepted && !explained {
+            let write = &evidence.history.writes[life.write];
+            finding.violation(
+                of_write(write).chain([left.op()]),
+                format!(
+                    "key {} of device {device} is lost: the {} was answered, no fetch was handed \
+                     the key, and operation {} did not find it",
+                    life.id,
+                    say_write(write),
+                    left.op()
+                ),
+            );
+        }
+    }
+    if let Left::Read(read) = left {
+        for (first, last) in &read.ids {
+            for id in first.0..=last.0 {
+                let id = oncekey_types::OneTimePreKeyId(id);
+                if keys.life(id).is_none() {
+                    let message = format!(
+                        "key {id} of device {device} is in the pool for the read {}, and nobody \
+                         uploaded it",
+                        read.op
+                    );
+                    finding.violation([read.op], message);
+                }
+            }
+        }
+    }
+}
+
+/// The last sign of what each pool holds, and when it was asked for.
+fn left<'a>(evidence: &Evidence<'a>) -> BTreeMap<(Name, DeviceId), (At, Left<'a>)> {
+    let mut left: BTreeMap<_, (At, Left<'a>)> = BTreeMap::new();
+    let mut note = |key: (Name, DeviceId), at: At, sign: Left<'a>| {
+        let settled_by = evidence.devices.get(&key).map_or(At::START, |device| device.settled_by);
+        if at > settled_by && left.get(&key).is_none_or(|(last, _)| *last <= at) {
+            left.insert(key, (at, sign));
+        }
+    };
+    for read in &evidence.history.reads {
+        note((read.user, read.device), read.invoked, Left::Read(read));
+    }
+    for fetch in &evidence.history.fetches {
+        for bundle in fetch.bundles().iter().filter(|told| told.opk == Issue::Exhausted) {
+            let op = fetch.tries.first().map(|call| call.op);
+            let Some(op) = op else { continue };
+            note((fetch.user, bundle.device), fetch.invoked(), Left::Nothing(op));
+        }
+    }
+    left
+}

@@ -1,0 +1,96 @@
+//! Invariant 8: keys leave in the order in which they came.
+//!
+//! Ids of a device only grow from upload to upload, so a key with a lower id came earlier. No
+//! fetch is handed a key when another one, sent only after its answer, is handed an earlier key of
+//! the device; nor when an earlier key stays in the pool for ever.
+//!
+//! Needs: the answers. Leaves out: fetches that overlap in time; the [witness](super::witness)
+//! orders them by the log.
+
+use oncekey_types::{DeviceId, OneTimePreKeyId};
+
+use super::{
+    Finding, Invariant,
+    evidence::{Device, Evidence, of_fetch},
+};
+use crate::history::{Fetch, record::At};
+
+pub(super) fn check(evidence: &Evidence<'_>) -> Finding {
+    let mut finding = Finding::new(Invariant::Fifo);
+    let mut pops: Vec<_> = evidence
+        .handed()
+        .filter(|handed| !handed.alone)
+        .map(|handed| ((handed.of.user, handed.device), handed.opk.0, handed.of))
+        .collect();
+    pops.sort_by_key(|(device, id, fetch)| (*device, fetch.invoked(), *id));
+    for pops in pops.chunk_by(|a, b| a.0 == b.0) {
+        let (user, number) = pops[0].0;
+        let pops: Vec<_> = pops.iter().map(|(_, id, fetch)| (*id, *fetch)).collect();
+        check_order(evidence, number, &pops, &mut finding);
+        if let Some(device) = evidence.device(user, number) {
+            check_left(evidence, number, device, &pops, &mut finding);
+        }
+    }
+    finding
+}
+
+type Pop<'a> = (OneTimePreKeyId, &'a Fetch);
+
+/// `pops` are sorted by invocation.
+fn check_order(
+    evidence: &Evidence<'_>,
+    device: DeviceId,
+    pops: &[Pop<'_>],
+    finding: &mut Finding,
+) {
+    let mut answered: Vec<_> = pops.iter().collect();
+    answered.sort_by_key(|(_, fetch)| fetch.returned());
+    let mut answered = answered.into_iter().peekable();
+    let mut highest: Option<&Pop<'_>> = None;
+    for pop in pops {
+        finding.judged += 1;
+        while let Some(before) = answered.next_if(|(_, fetch)| fetch.returned() < pop.1.invoked()) {
+            if highest.is_none_or(|highest| highest.0 < before.0) {
+                highest = Some(before);
+            }
+        }
+        if let Some((id, before)) = highest
+            && *id > pop.0
+        {
+            finding.violation(
+                of_fetch(before).chain(of_fetch(pop.1)),
+                format!(
+                    "{} was handed key {id} of device {device} before {} was handed the earlier \
+                     key {}",
+                    evidence.say(before),
+                    evidence.say(pop.1),
+                    pop.0
+                ),
+            );
+        }
+    }
+}
+
+/// No key stays behind for ever.
+fn check_left(
+    evidence: &Evidence<'_>,
+    number: DeviceId,
+    device: &Device,
+    pops: &[Pop<'_>],
+    finding: &mut Finding,
+) {
+    let Some((last, fetch)) = pops.iter().max_by_key(|(id, _)| *id) else { return };
+    let behind = device.lives.iter().take_while(|life| life.id < *last).find(|life| {
+        life.added_by != At::NEVER && life.fetch.is_none() && life.gone_from == At::NEVER
+    });
+    if let Some(life) = behind {
+        finding.violation(
+            of_fetch(fetch),
+            format!(
+                "{} was handed key {last} of device {number}, and nobody the earlier key {}",
+                evidence.say(fetch),
+                life.id
+            ),
+        );
+    }
+}

@@ -1,0 +1,2 @@
+//! One module for each subcommand.
+pub(crate) mod check;
