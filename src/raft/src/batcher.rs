@@ -2,7 +2,8 @@
 //!
 //! While an entry of a shard is on its way to a quorum, the commands that come for the shard gather;
 //! when it is committed they become the next entry. So the number of entries follows the round
-//! trips and the syncs, not the requests.
+//! trips and the syncs, not the requests. Under load an entry is held back a little, for at most a
+//! quarter of the time that the last one took, until the clients that were answered have come back.
 //!
 //! Guarantees: commands are proposed in the order they came; a command gets the outcome of the
 //! entry it was in, or is told that this node does not lead the shard, in which case the command
@@ -16,7 +17,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use oncekey_store::{
@@ -30,7 +31,10 @@ use openraft::{
     errors::{ClientWriteError, RaftError},
     raft::ClientWriteResponse,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     error::{Fault, FaultSink},
@@ -40,9 +44,10 @@ use crate::{
 /// Bytes of commands in an entry.
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
 
-/// Times that the tasks which are ready may run, and bring more commands, before an entry is
-/// proposed that has fewer than the one before.
-const GATHER_ROUNDS: usize = 4;
+/// Commands below which an entry is not held back for more.
+const GATHER_MIN: usize = 4;
+/// Longest time that an entry is held back.
+const GATHER_MAX: Duration = Duration::from_millis(2);
 
 /// Why commands have no outcome here.
 #[derive(Clone, Debug)]
@@ -150,6 +155,17 @@ impl Source {
             gathered.replies.push((count, next.reply));
         }
     }
+
+    /// Waits until `gathered` has as many commands as `expected`, or until `patience` ends.
+    async fn gather_until(&mut self, gathered: &mut Gathered, expected: usize, patience: Instant) {
+        while gathered.commands.len() < expected && self.carried.is_none() {
+            match timeout_at(patience, self.waiting.recv()).await {
+                Ok(Some(next)) => self.carried = Some(next),
+                Ok(None) | Err(_) => return,
+            }
+            self.gather(gathered);
+        }
+    }
 }
 
 struct Proposer {
@@ -160,21 +176,21 @@ struct Proposer {
 
 impl Proposer {
     async fn run(self, mut source: Source) {
-        let mut last = 0;
+        let (mut last, mut took) = (0, Duration::ZERO);
         while source.wait().await {
             let mut gathered = Gathered::default();
             source.gather(&mut gathered);
-            // Clients that were answered together ask again together, nearly. An entry for the
-            // first few of them would make the others wait for all of its way.
-            for _ in 0..GATHER_ROUNDS {
-                if gathered.commands.len() >= last {
-                    break;
-                }
-                tokio::task::yield_now().await;
-                source.gather(&mut gathered);
+            // Clients that were answered together ask again together, nearly. Without this, one
+            // half of them would wait while the other half's entry is on its way, for ever.
+            let expected = (last + gathered.commands.len()) * 3 / 4;
+            if expected >= GATHER_MIN {
+                let patience = Instant::now() + (took / 4).min(GATHER_MAX);
+                source.gather_until(&mut gathered, expected, patience).await;
             }
             last = gathered.commands.len();
+            let began = Instant::now();
             self.propose(gathered).await;
+            took = began.elapsed();
         }
     }
 

@@ -92,7 +92,7 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let endpoint = endpoint(&request);
     let started = Instant::now();
     let in_flight = InFlight::new(&app);
-    let span = tracing::info_span!("request", endpoint);
+    let span = tracing::debug_span!("request", endpoint);
     let mut response = next.run(request).instrument(span.clone()).await;
     drop(in_flight);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
