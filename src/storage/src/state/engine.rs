@@ -1,6 +1,6 @@
 //! What the state needs of an engine.
 
-use super::{Change, EngineError, Record};
+use super::{EngineError, Record};
 
 /// Reads a database, live or as it was at one moment.
 pub(super) trait Reader {
@@ -11,10 +11,13 @@ pub(super) trait Reader {
     fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Record>, EngineError>;
 }
 
+/// A change of one key: its new value, or `None` to remove it.
+pub(super) type ChangeRef<'a> = (Vec<u8>, Option<&'a [u8]>);
+
 /// An ordered database with atomic batches.
 pub(super) trait Engine: Reader + Send + Sync {
     /// Applies all changes or none.
-    fn apply(&self, changes: Vec<Change>) -> Result<(), EngineError>;
+    fn apply(&self, changes: &mut dyn Iterator<Item = ChangeRef<'_>>) -> Result<(), EngineError>;
 
     /// Makes everything applied before the call durable.
     fn checkpoint(&self) -> Result<(), EngineError>;

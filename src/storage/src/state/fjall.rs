@@ -4,8 +4,8 @@ use std::path::Path;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 
-use super::engine::{Engine, Reader};
-use super::{Change, EngineError, EngineKind, EngineOptions, Record};
+use super::engine::{ChangeRef, Engine, Reader};
+use super::{EngineError, EngineKind, EngineOptions, Record};
 
 /// fjall asks for at least this; with it a restart has little to replay.
 const JOURNAL_BYTES: u64 = 64 << 20;
@@ -47,7 +47,7 @@ impl Reader for Fjall {
 }
 
 impl Engine for Fjall {
-    fn apply(&self, changes: Vec<Change>) -> Result<(), EngineError> {
+    fn apply(&self, changes: &mut dyn Iterator<Item = ChangeRef<'_>>) -> Result<(), EngineError> {
         let mut batch = self.database.batch();
         for (key, value) in changes {
             match value {

@@ -294,7 +294,7 @@ fn check_format(engine: &dyn Engine) -> Result<(), EngineError> {
             Ok(())
         }
         None if engine.range(&[], &key, 1)?.is_empty() => {
-            engine.apply(vec![(key, Some(FORMAT_VERSION.to_be_bytes().to_vec()))])?;
+            engine.apply(&mut std::iter::once((key, Some(&FORMAT_VERSION.to_be_bytes()[..]))))?;
             engine.checkpoint()
         }
         None => Err(EngineError::Damaged { what: "the version of its format is missing" }),

@@ -251,11 +251,10 @@ impl Staging {
     /// Any fault of the engine.
     pub fn put(&mut self, records: impl IntoIterator<Item = Record>) -> Result<(), EngineError> {
         let (id, generation) = (self.shard.id, self.generation);
-        let batch = records
-            .into_iter()
-            .map(|(key, value)| (key::record(id, generation, &key), Some(value)))
-            .collect();
-        self.shard.engine.apply(batch)
+        let records: Vec<Record> = records.into_iter().collect();
+        let changes =
+            records.iter().map(|(key, value)| (key::record(id, generation, key), Some(&value[..])));
+        self.shard.engine.apply(&mut changes.into_iter())
     }
 
     /// Makes these records the shard's state, with this header, durably and in one step. The
@@ -376,16 +375,16 @@ impl Shard {
             let Some(flush) = current.buffer.begin_flush() else { return Ok(()) };
             (flush, current.generation)
         };
-        let changes = flush.changes.iter();
-        let mut batch: Vec<Change> = changes
-            .map(|(key, value)| (key::record(self.id, generation, key), value.clone()))
-            .collect();
+        let mut changes: Vec<_> = flush.changes.iter().collect();
         // Engines take sorted keys faster.
-        batch.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        batch.push((key::header(self.id), Some(flush.header)));
+        changes.sort_unstable_by_key(|(key, _)| *key);
+        let changes = changes
+            .into_iter()
+            .map(|(key, value)| (key::record(self.id, generation, key), value.as_deref()));
+        let header = (key::header(self.id), Some(&flush.header[..]));
         {
             let _writer = self.gate.write();
-            self.engine.apply(batch)?;
+            self.engine.apply(&mut changes.chain([header]))?;
         }
         self.current_mut().buffer.end_flush();
         Ok(())
@@ -397,10 +396,11 @@ impl Shard {
             let _flushing = self.flushing();
             let _writer = self.gate.write();
             let mut current = self.current_mut();
-            self.engine.apply(vec![
-                (key::pointer(self.id), Some(next.0.to_be_bytes().to_vec())),
-                (key::header(self.id), header.map(<[u8]>::to_vec)),
-            ])?;
+            let pointer = next.0.to_be_bytes();
+            self.engine.apply(
+                &mut [(key::pointer(self.id), Some(&pointer[..])), (key::header(self.id), header)]
+                    .into_iter(),
+            )?;
             current.buffer = Buffer::new(header.map(<[u8]>::to_vec));
             std::mem::replace(&mut current.generation, next)
         };
@@ -420,7 +420,7 @@ impl Shard {
             // Goes on behind what it has removed, not through it.
             from.clone_from(greatest);
             from.push(0);
-            self.engine.apply(records.into_iter().map(|(key, _)| (key, None)).collect())?;
+            self.engine.apply(&mut records.into_iter().map(|(key, _)| (key, None)))?;
         }
     }
 }

@@ -8,8 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::engine::{Engine, Reader};
-use super::{Change, EngineError, EngineKind, EngineOptions, Record};
+use super::engine::{ChangeRef, Engine, Reader};
+use super::{EngineError, EngineKind, EngineOptions, Record};
 
 /// After a database was dropped, sled's own threads hold its lock a little longer. A process that
 /// opens it again waits this long; one that finds it in use by another fails after that.
@@ -64,7 +64,7 @@ impl Reader for Sled {
 }
 
 impl Engine for Sled {
-    fn apply(&self, changes: Vec<Change>) -> Result<(), EngineError> {
+    fn apply(&self, changes: &mut dyn Iterator<Item = ChangeRef<'_>>) -> Result<(), EngineError> {
         let mut batch = sled::Batch::default();
         for (key, value) in changes {
             match value {

@@ -233,8 +233,9 @@ fn a_checkpoint_is_in_a_copy_of_the_files(kind: EngineKind) {
 
 fn the_state_of_another_version_is_refused(kind: EngineKind) {
     let mut bench = Bench::new(kind);
-    let future = vec![(key::format(), Some(2u32.to_be_bytes().to_vec()))];
-    bench.engine().engine.apply(future).unwrap();
+    let version = 2u32.to_be_bytes();
+    let mut future = std::iter::once((key::format(), Some(&version[..])));
+    bench.engine().engine.apply(&mut future).unwrap();
     bench.engine().checkpoint().unwrap();
     bench.engine = None;
     let refused = open(bench.dir.path(), kind).err().unwrap();
