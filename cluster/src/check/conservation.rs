@@ -152,3 +152,91 @@ fn left<'a>(evidence: &Evidence<'a>) -> BTreeMap<(Name, DeviceId), (At, Left<'a>
     }
     left
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Invariant::Conservation, Verdict, story::Story};
+
+    #[test]
+    fn keys_that_were_handed_out_or_are_left_are_right() {
+        let mut story = Story::with_keys(&[1, 2, 3]);
+        story.fetch("a", (2, 3), Some(1));
+        story.read((4, 5), Some((2, 3)), 3);
+        story.end();
+        story.holds(Conservation);
+    }
+
+    #[test]
+    fn a_drained_pool_is_right() {
+        let mut story = Story::with_keys(&[1]);
+        story.fetch("a", (2, 3), Some(1));
+        story.fetch("b", (4, 5), None);
+        story.end();
+        story.holds(Conservation);
+    }
+
+    #[test]
+    fn a_key_that_is_gone_is_found() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.fetch("a", (2, 3), Some(2));
+        let empty = story.fetch("b", (4, 5), None);
+        story.end();
+        story.breaks(Conservation, &[super::OperationId(0), empty]);
+    }
+
+    #[test]
+    fn a_key_that_a_read_does_not_find_is_found() {
+        let mut story = Story::with_keys(&[1, 2]);
+        let read = story.read((2, 3), Some((2, 2)), 2);
+        story.end();
+        story.breaks(Conservation, &[super::OperationId(0), read]);
+    }
+
+    #[test]
+    fn a_key_in_the_pool_that_nobody_uploaded_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let read = story.read((2, 3), Some((1, 2)), 2);
+        story.end();
+        story.breaks(Conservation, &[read]);
+    }
+
+    #[test]
+    fn an_operation_that_never_got_an_answer_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let open = story.fetch_without_answer("a", 2);
+        story.read((4, 5), Some((1, 1)), 1);
+        story.end();
+        story.breaks(Conservation, &[open]);
+    }
+
+    #[test]
+    fn an_upload_that_never_got_an_answer_is_found_unless_it_was_overtaken() {
+        let mut story = Story::with_keys(&[1]);
+        let open = story.upload_without_answer(2, &[2]);
+        story.end();
+        story.breaks(Conservation, &[open]);
+        story.upload((4, 5), &[3], 2);
+        story.fetch("a", (6, 7), Some(1));
+        story.fetch("b", (8, 9), Some(3));
+        story.fetch("c", (10, 11), None);
+        story.holds(Conservation);
+    }
+
+    #[test]
+    fn keys_of_an_earlier_registration_are_not_asked_for() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.registration = 2;
+        story.register((2, 3), 1, &[3]);
+        story.fetch("a", (4, 5), Some(3));
+        story.fetch("b", (6, 7), None);
+        story.end();
+        story.holds(Conservation);
+    }
+
+    #[test]
+    fn a_run_that_was_broken_off_is_not_judged() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.fetch_without_answer("a", 2);
+        assert_eq!(story.judged(Conservation).verdict(), Verdict::NotJudged);
+    }
+}

@@ -210,3 +210,73 @@ fn check_ids(device: &Device, times: &Times, number: DeviceId, read: &Read, find
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Invariant::Count, story::Story};
+
+    #[test]
+    fn a_count_of_some_moment_is_right() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.fetch("a", (2, 3), Some(1));
+        story.read((4, 5), Some((2, 2)), 2);
+        story.upload((6, 7), &[3], 2);
+        story.holds(Count);
+    }
+
+    #[test]
+    fn a_fetch_on_its_way_may_have_taken_its_key_or_not() {
+        for (ids, index) in [(Some((1, 2)), 1), (Some((2, 2)), 2)] {
+            let mut story = Story::with_keys(&[1, 2]);
+            story.fetch("a", (2, 9), Some(1));
+            story.index = index;
+            story.read((3, 4), ids, 2);
+            story.holds(Count);
+        }
+    }
+
+    #[test]
+    fn a_count_that_is_one_too_high_is_found() {
+        let mut story = Story::with_keys(&[1, 2]);
+        let read = story.read_count((2, 3), 3, Some((1, 2)), 2);
+        story.breaks(Count, &[read]);
+    }
+
+    #[test]
+    fn a_stale_count_is_found() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.fetch("a", (2, 3), Some(1));
+        let read = story.read((4, 5), Some((1, 2)), 2);
+        story.breaks(Count, &[read]);
+    }
+
+    #[test]
+    fn an_upload_that_counts_without_its_own_keys_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let upload = story.upload((2, 3), &[2, 3], 1);
+        story.breaks(Count, &[upload]);
+    }
+
+    #[test]
+    fn a_read_that_misses_a_key_is_found() {
+        let mut story = Story::with_keys(&[1, 2, 3]);
+        let read = story.read_count((2, 3), 3, Some((1, 2)), 3);
+        story.breaks(Count, &[read]);
+    }
+
+    #[test]
+    fn a_read_of_a_key_that_was_not_uploaded_yet_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let read = story.read((2, 3), Some((2, 2)), 2);
+        story.upload((4, 5), &[2], 2);
+        story.breaks(Count, &[read]);
+    }
+
+    #[test]
+    fn a_registration_that_keeps_old_keys_is_found() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.registration = 2;
+        let call = story.register_counting((2, 3), &[3], 3);
+        story.breaks(Count, &[call]);
+    }
+}

@@ -112,3 +112,67 @@ fn filled(device: &Device) -> Vec<(At, At)> {
     }
     filled
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Invariant::Empty, story::Story};
+
+    #[test]
+    fn a_pool_whose_last_key_may_be_gone_may_be_empty() {
+        let mut story = Story::with_keys(&[1]);
+        story.fetch("a", (2, 9), Some(1));
+        story.fetch("b", (3, 4), None);
+        story.holds(Empty);
+    }
+
+    #[test]
+    fn a_pool_whose_upload_is_on_its_way_may_be_empty() {
+        let mut story = Story::with_keys(&[]);
+        story.fetch_refused("a", (2, 5));
+        story.upload((3, 6), &[1], 1);
+        story.holds(Empty);
+    }
+
+    #[test]
+    fn a_key_may_have_gone_with_a_fetch_without_an_answer() {
+        let mut story = Story::with_keys(&[1]);
+        story.fetch_without_answer("a", 2);
+        story.fetch("b", (3, 4), None);
+        story.holds(Empty);
+    }
+
+    #[test]
+    fn a_pool_with_a_key_that_is_said_to_be_empty_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let a = story.fetch("a", (2, 3), None);
+        story.breaks(Empty, &[a]);
+    }
+
+    #[test]
+    fn a_refusal_for_an_empty_pool_that_has_a_key_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let a = story.fetch_refused("a", (2, 3));
+        story.fetch("b", (4, 5), Some(1));
+        story.breaks(Empty, &[a]);
+    }
+
+    #[test]
+    fn keys_that_relieve_each_other_leave_no_moment() {
+        let mut story = Story::with_keys(&[1]);
+        let a = story.fetch("a", (2, 9), None);
+        story.upload((3, 4), &[2], 2);
+        story.fetch("b", (5, 6), Some(1));
+        story.fetch("c", (10, 11), Some(2));
+        story.breaks(Empty, &[a]);
+    }
+
+    #[test]
+    fn a_moment_between_two_keys_is_enough() {
+        let mut story = Story::with_keys(&[1]);
+        story.fetch("b", (2, 4), Some(1));
+        story.fetch("a", (3, 9), None);
+        story.upload((5, 6), &[2], 1);
+        story.fetch("c", (10, 11), Some(2));
+        story.holds(Empty);
+    }
+}

@@ -94,3 +94,60 @@ fn check_left(
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Invariant::Fifo, story::Story};
+
+    #[test]
+    fn the_oldest_key_first_is_right() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.fetch("a", (2, 3), Some(1));
+        story.fetch("b", (4, 5), Some(2));
+        story.holds(Fifo);
+    }
+
+    #[test]
+    fn fetches_at_the_same_time_may_come_in_any_order() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.fetch("a", (2, 9), Some(1));
+        story.fetch("b", (3, 4), Some(2));
+        story.holds(Fifo);
+    }
+
+    #[test]
+    fn the_newest_key_first_is_found() {
+        let mut story = Story::with_keys(&[1, 2]);
+        let a = story.fetch("a", (2, 3), Some(2));
+        let b = story.fetch("b", (4, 5), Some(1));
+        story.breaks(Fifo, &[a, b]);
+    }
+
+    #[test]
+    fn a_key_that_is_passed_over_for_ever_is_found() {
+        let mut story = Story::with_keys(&[1, 2, 3]);
+        story.fetch("a", (2, 3), Some(1));
+        let b = story.fetch("b", (4, 5), Some(3));
+        story.breaks(Fifo, &[b]);
+    }
+
+    #[test]
+    fn a_key_that_a_fetch_without_an_answer_may_have_taken_is_not_passed_over() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.fetch_without_answer("a", 2);
+        story.fetch("b", (3, 4), Some(2));
+        story.holds(Fifo);
+    }
+
+    #[test]
+    fn the_order_is_kept_for_each_device_apart() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.registration = 2;
+        story.register((2, 3), 2, &[1, 2]);
+        story.registration = 1;
+        let a = story.fetch_all("a", (4, 5), &[Some(1), Some(2)]);
+        let b = story.fetch_all("b", (6, 7), &[Some(2), Some(1)]);
+        story.breaks(Fifo, &[a, b]);
+        assert_eq!(story.judged(Fifo).violated, 1);
+    }
+}

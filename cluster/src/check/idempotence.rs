@@ -87,3 +87,61 @@ fn check_read(evidence: &Evidence<'_>, read: &Read, finding: &mut Finding) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Invariant::Idempotence, story::Story};
+
+    #[test]
+    fn a_retry_with_the_same_answer_is_right() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.fetch("a", (2, 3), Some(1));
+        story.index -= 1;
+        story.fetch("a", (4, 5), Some(1));
+        story.upload((6, 7), &[3], 2);
+        story.upload((8, 9), &[3], 2);
+        story.holds(Idempotence);
+    }
+
+    #[test]
+    fn a_retry_with_another_key_is_found() {
+        let mut story = Story::with_keys(&[1, 2]);
+        let first = story.fetch("a", (2, 3), Some(1));
+        story.index -= 1;
+        let again = story.fetch("a", (4, 5), Some(2));
+        story.breaks(Idempotence, &[first, again]);
+    }
+
+    #[test]
+    fn a_retry_without_a_key_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let first = story.fetch("a", (2, 3), Some(1));
+        story.index -= 1;
+        let again = story.fetch("a", (4, 5), None);
+        story.breaks(Idempotence, &[first, again]);
+    }
+
+    #[test]
+    fn a_retry_that_was_carried_out_again_is_found_by_its_index() {
+        let mut story = Story::with_keys(&[1]);
+        let first = story.fetch("a", (2, 3), Some(1));
+        let again = story.fetch("a", (4, 5), Some(1));
+        story.breaks(Idempotence, &[first, again]);
+    }
+
+    #[test]
+    fn an_upload_with_two_answers_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let first = story.upload((2, 3), &[2], 2);
+        let again = story.upload((4, 5), &[2], 3);
+        story.breaks(Idempotence, &[first, again]);
+    }
+
+    #[test]
+    fn a_key_that_a_retried_upload_brought_back_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let a = story.fetch("a", (2, 3), Some(1));
+        let read = story.read((4, 5), Some((1, 1)), 1);
+        story.breaks(Idempotence, &[a, read]);
+    }
+}

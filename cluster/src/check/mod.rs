@@ -23,6 +23,8 @@ mod register;
 mod replicas;
 mod report;
 mod search;
+#[cfg(test)]
+mod story;
 mod unique;
 mod wgl;
 mod witness;

@@ -62,3 +62,63 @@ fn fault(evidence: &Evidence<'_>, handed: &Handed<'_>) -> Option<Why> {
     let why = format!("after the {} took it away", say_write(write));
     Some((of_write(write).collect(), why))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Invariant::Provenance, story::Story};
+
+    #[test]
+    fn a_key_may_be_handed_out_before_its_upload_is_answered() {
+        let mut story = Story::with_keys(&[]);
+        story.upload((2, 9), &[1], 1);
+        story.fetch("a", (3, 4), Some(1));
+        story.holds(Provenance);
+    }
+
+    #[test]
+    fn a_key_of_an_upload_without_an_answer_is_right() {
+        let mut story = Story::with_keys(&[]);
+        story.upload_without_answer(2, &[1]);
+        story.fetch("a", (3, 4), Some(1));
+        story.holds(Provenance);
+    }
+
+    #[test]
+    fn a_key_that_nobody_uploaded_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let a = story.fetch("a", (2, 3), Some(7));
+        story.breaks(Provenance, &[a]);
+    }
+
+    #[test]
+    fn a_key_that_was_uploaded_later_is_found() {
+        let mut story = Story::with_keys(&[]);
+        let a = story.fetch("a", (2, 3), Some(1));
+        let upload = story.upload((4, 5), &[1], 1);
+        story.breaks(Provenance, &[a, upload]);
+    }
+
+    #[test]
+    fn a_key_without_a_quorum_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let a = story.fetch_alone("a", (2, 3), Some(1));
+        story.breaks(Provenance, &[a]);
+    }
+
+    #[test]
+    fn a_key_of_an_earlier_registration_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        story.registration = 2;
+        let anew = story.register((2, 3), 1, &[2]);
+        let a = story.fetch("a", (4, 5), Some(1));
+        story.breaks(Provenance, &[anew, a]);
+    }
+
+    #[test]
+    fn a_key_of_a_removed_device_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let removal = story.remove((2, 3));
+        let a = story.fetch("a", (4, 5), Some(1));
+        story.breaks(Provenance, &[removal, a]);
+    }
+}

@@ -305,3 +305,88 @@ impl fmt::Display for Spk {
         write!(f, "{}", self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Invariant::Register, story::Story};
+
+    #[test]
+    fn the_current_signed_prekey_is_right_and_during_a_rotation_both_are() {
+        let mut story = Story::with_keys(&[1, 2, 3]);
+        story.fetch("a", (2, 3), Some(1));
+        story.rotate((4, 12), 2, 2, 3);
+        story.spk = 1;
+        story.index -= 1;
+        story.fetch("b", (5, 6), Some(2));
+        story.spk = 2;
+        story.index += 1;
+        story.fetch("c", (10, 11), Some(3));
+        assert_eq!(story.judged(Register).violated, 0);
+    }
+
+    #[test]
+    fn the_old_signed_prekey_after_a_rotation_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let rotation = story.rotate((2, 3), 2, 1, 1);
+        story.spk = 1;
+        let a = story.fetch("a", (4, 5), Some(1));
+        story.breaks(Register, &[rotation, a]);
+    }
+
+    #[test]
+    fn a_signed_prekey_that_comes_and_goes_is_found() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.rotate((2, 9), 2, 2, 2);
+        let new = story.fetch("a", (3, 4), Some(1));
+        story.spk = 1;
+        let old = story.fetch("b", (5, 6), Some(2));
+        story.breaks(Register, &[new, old]);
+    }
+
+    #[test]
+    fn a_signed_prekey_that_nobody_wrote_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        story.spk = 7;
+        let a = story.fetch("a", (2, 3), Some(1));
+        story.breaks(Register, &[a]);
+    }
+
+    #[test]
+    fn a_signed_prekey_before_its_rotation_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        story.spk = 2;
+        let a = story.fetch("a", (2, 3), Some(1));
+        story.spk = 1;
+        let rotation = story.rotate((4, 5), 2, 0, 1);
+        story.breaks(Register, &[a, rotation]);
+    }
+
+    #[test]
+    fn another_identity_key_under_the_same_registration_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        story.identity = 2;
+        let a = story.fetch("a", (2, 3), Some(1));
+        story.breaks(Register, &[a]);
+    }
+
+    #[test]
+    fn the_old_registration_after_a_new_one_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        (story.registration, story.identity, story.spk) = (2, 2, 2);
+        let anew = story.register((2, 3), 1, &[2]);
+        (story.registration, story.identity) = (1, 1);
+        let a = story.fetch("a", (4, 5), Some(2));
+        story.breaks(Register, &[anew, a]);
+    }
+
+    #[test]
+    fn a_registration_that_was_not_answered_may_be_read() {
+        let mut story = Story::with_keys(&[]);
+        story.remove((2, 3));
+        (story.registration, story.identity, story.spk) = (2, 2, 2);
+        story.register_without_answer(4, &[1]);
+        story.fetch("a", (5, 6), Some(1));
+        story.fetch("b", (7, 8), None);
+        story.holds(Register);
+    }
+}

@@ -37,3 +37,42 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Finding {
     }
     finding
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Invariant::Replicas, Verdict, story::Story};
+
+    #[test]
+    fn replicas_that_agree_are_right() {
+        let mut story = Story::with_keys(&[1]);
+        story.replica(1, 5, "x");
+        story.replica(2, 5, "x");
+        story.replica(3, 4, "y");
+        story.holds(Replicas);
+    }
+
+    #[test]
+    fn replicas_that_differ_are_found() {
+        let mut story = Story::with_keys(&[1]);
+        story.replica(1, 5, "x");
+        story.replica(2, 5, "y");
+        let message = &story.judged(Replicas).violations[0].message;
+        assert!(message.contains("node 1 and node 2") && message.contains('5'), "{message}");
+    }
+
+    #[test]
+    fn a_replica_that_changes_without_an_entry_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        story.replica(1, 5, "x");
+        story.replica(1, 5, "y");
+        assert_eq!(story.judged(Replicas).violated, 1);
+    }
+
+    #[test]
+    fn replicas_at_different_entries_are_not_compared() {
+        let mut story = Story::with_keys(&[1]);
+        story.replica(1, 5, "x");
+        story.replica(2, 6, "y");
+        assert_eq!(story.judged(Replicas).verdict(), Verdict::NotJudged);
+    }
+}

@@ -136,3 +136,56 @@ fn explain(
         ),
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Invariant::Search, Verdict, story::Story};
+
+    #[test]
+    fn overlapping_operations_with_some_order_are_right() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.fetch_without_answer("a", 2);
+        story.fetch("b", (3, 9), Some(2));
+        story.fetch("c", (4, 8), None);
+        story.upload((10, 11), &[3], 1);
+        assert_eq!(story.judged(Search).verdict(), Verdict::Holds);
+    }
+
+    #[test]
+    fn a_fetch_whose_devices_were_served_at_two_moments_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        story.registration = 2;
+        story.register((2, 3), 2, &[1]);
+        story.registration = 1;
+        let a = story.fetch_all("a", (4, 20), &[Some(1), None]);
+        let b = story.fetch_all("b", (5, 20), &[None, Some(1)]);
+        story.breaks(Search, &[a, b]);
+    }
+
+    #[test]
+    fn a_key_that_went_to_two_requests_is_found() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.fetch("a", (2, 3), Some(1));
+        let b = story.fetch("b", (4, 5), Some(1));
+        story.breaks(Search, &[b]);
+    }
+
+    #[test]
+    fn an_empty_pool_before_a_key_without_an_upload_between_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let a = story.fetch("a", (2, 3), None);
+        story.fetch("b", (4, 5), Some(1));
+        story.breaks(Search, &[a]);
+    }
+
+    #[test]
+    fn a_long_history_is_unknown() {
+        let mut story = Story::with_keys(&[]);
+        for number in 0..300 {
+            story.fetch(&format!("r{number}"), (2 * number + 2, 2 * number + 3), None);
+        }
+        let finding = story.judged(Search);
+        assert_eq!(finding.verdict(), Verdict::NotJudged);
+        assert!(finding.not_judged[0].contains("unknown"), "{finding}");
+    }
+}

@@ -37,3 +37,51 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Finding {
     }
     finding
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Invariant::Unique, story::Story};
+
+    #[test]
+    fn a_key_for_each_request_is_right() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.fetch("a", (2, 3), Some(1));
+        story.fetch("b", (4, 5), Some(2));
+        story.holds(Unique);
+    }
+
+    #[test]
+    fn a_key_that_went_to_two_requests_is_found() {
+        let mut story = Story::with_keys(&[1, 2]);
+        let a = story.fetch("a", (2, 3), Some(1));
+        let b = story.fetch("b", (4, 5), Some(1));
+        story.breaks(Unique, &[a, b]);
+    }
+
+    #[test]
+    fn a_key_in_a_second_answer_to_a_request_counts() {
+        let mut story = Story::with_keys(&[1, 2]);
+        let a = story.fetch("a", (2, 3), Some(1));
+        let again = story.fetch("a", (4, 5), Some(2));
+        let b = story.fetch("b", (6, 7), Some(2));
+        story.breaks(Unique, &[a, again, b]);
+    }
+
+    #[test]
+    fn a_key_in_an_answer_without_a_quorum_counts() {
+        let mut story = Story::with_keys(&[1, 2]);
+        let a = story.fetch_alone("a", (2, 3), Some(1));
+        let b = story.fetch("b", (4, 5), Some(1));
+        story.breaks(Unique, &[a, b]);
+    }
+
+    #[test]
+    fn equal_ids_of_two_devices_are_two_keys() {
+        let mut story = Story::with_keys(&[1]);
+        story.registration = 2;
+        story.register((2, 3), 2, &[1]);
+        story.registration = 1;
+        story.fetch_all("a", (4, 5), &[Some(1), Some(1)]);
+        story.holds(Unique);
+    }
+}

@@ -335,3 +335,98 @@ fn first_key(what: What<'_>) -> Option<u32> {
     });
     keys.min()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Invariant::Witness, Verdict, story::Story};
+
+    #[test]
+    fn answers_in_the_order_of_the_log_are_right() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.fetch("a", (2, 3), Some(1));
+        story.read((4, 5), Some((2, 2)), 2);
+        story.upload((6, 7), &[3], 2);
+        story.rotate((8, 9), 2, 2, 3);
+        story.fetch("b", (10, 11), Some(2));
+        story.fetch("c", (12, 13), Some(3));
+        story.fetch("d", (14, 15), None);
+        story.holds(Witness);
+    }
+
+    #[test]
+    fn operations_of_one_entry_are_put_in_order() {
+        let mut story = Story::with_keys(&[]);
+        story.fetch("d", (2, 20), Some(2));
+        for (request, told) in [("c", None), ("b", Some(1))] {
+            story.index -= 1;
+            story.fetch(request, (3, 20), told);
+        }
+        story.index -= 1;
+        story.upload((4, 20), &[1, 2], 2);
+        story.holds(Witness);
+    }
+
+    #[test]
+    fn a_repeated_write_may_be_told_a_later_index() {
+        let mut story = Story::with_keys(&[]);
+        story.index = 5;
+        story.upload((2, 9), &[1, 2], 2);
+        story.index = 2;
+        story.fetch("a", (3, 8), Some(1));
+        story.holds(Witness);
+    }
+
+    #[test]
+    fn an_answer_from_the_past_is_found() {
+        let mut story = Story::with_keys(&[1, 2]);
+        let a = story.fetch("a", (2, 3), Some(1));
+        story.index -= 1;
+        let b = story.fetch("b", (4, 5), Some(2));
+        story.breaks(Witness, &[a, b]);
+    }
+
+    #[test]
+    fn a_stale_read_is_found() {
+        let mut story = Story::with_keys(&[1, 2]);
+        let a = story.fetch("a", (2, 3), Some(1));
+        story.index -= 1;
+        let read = story.read((4, 5), Some((1, 2)), 2);
+        story.breaks(Witness, &[a, read]);
+    }
+
+    #[test]
+    fn a_key_out_of_the_order_of_the_log_is_found_between_overlapping_fetches() {
+        let mut story = Story::with_keys(&[1, 2]);
+        let a = story.fetch("a", (2, 9), Some(2));
+        story.fetch("b", (3, 9), Some(1));
+        story.breaks(Witness, &[a]);
+    }
+
+    #[test]
+    fn an_upload_that_was_accepted_again_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        story.fetch("a", (2, 3), Some(1));
+        story.registration = 2;
+        let anew = story.register((4, 5), 1, &[1]);
+        story.breaks(Witness, &[anew]);
+    }
+
+    #[test]
+    fn a_torn_fetch_of_two_devices_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        story.registration = 2;
+        story.register((2, 3), 2, &[1]);
+        story.registration = 1;
+        story.fetch_all("a", (4, 20), &[Some(1), None]);
+        let b = story.fetch_all("b", (5, 20), &[None, Some(1)]);
+        let found = story.judged(Witness).violated;
+        assert!(found > 0, "{b}");
+    }
+
+    #[test]
+    fn an_account_with_an_open_operation_is_not_judged() {
+        let mut story = Story::with_keys(&[1]);
+        story.fetch_without_answer("a", 2);
+        assert_eq!(story.judged(Witness).verdict(), Verdict::NotJudged);
+    }
+}
