@@ -51,10 +51,13 @@ struct Inner {
     answered: BTreeMap<RequestId, Fetched>,
     calls: Vec<Call>,
     faults: Vec<Fault>,
+    /// Calls that go well before the faults.
+    spared: usize,
     tamper: Option<Tamper>,
     reissue: bool,
     registrations: u32,
     as_of: Option<TimestampMs>,
+    low_watermark: Option<u32>,
 }
 
 #[derive(Default)]
@@ -77,6 +80,13 @@ type Reply = Result<Vec<u8>, Problem>;
 impl FakeServer {
     pub(crate) fn next(&self, fault: Fault) {
         self.0.lock().faults.push(fault);
+    }
+
+    /// The same, after so many calls that go well.
+    pub(crate) fn after(&self, calls: usize, fault: Fault) {
+        let mut inner = self.0.lock();
+        inner.spared = calls;
+        inner.faults.push(fault);
     }
 
     /// Changes every answer to a fetch on its way out.
@@ -124,7 +134,14 @@ impl FakeServer {
 
     /// No more faults.
     pub(crate) fn clear_up(&self) {
-        self.0.lock().faults.clear();
+        let mut inner = self.0.lock();
+        inner.faults.clear();
+        inner.spared = 0;
+    }
+
+    /// Asks devices to keep more than so many keys.
+    pub(crate) fn low_watermark(&self, low_watermark: u32) {
+        self.0.lock().low_watermark = Some(low_watermark);
     }
 
     /// Answers as a node without a quorum does, or no longer.
@@ -149,7 +166,13 @@ impl Transport for FakeServer {
     async fn call<R: DeserializeOwned + Send>(&self, call: &Call) -> Result<Answer<R>, CallError> {
         let mut inner = self.0.lock();
         inner.calls.push(call.clone());
-        let fault = (!inner.faults.is_empty()).then(|| inner.faults.remove(0));
+        let fault = match inner.spared.checked_sub(1) {
+            Some(spared) => {
+                inner.spared = spared;
+                None
+            }
+            None => (!inner.faults.is_empty()).then(|| inner.faults.remove(0)),
+        };
         let reply = match fault {
             Some(Fault::LoseRequest) => Err(AttemptFailure::Connect),
             Some(Fault::Refuse(problem)) => Err(AttemptFailure::Problem(problem)),
@@ -199,8 +222,10 @@ impl Inner {
                 Ok(Vec::new())
             }
             (Method::Get, Some("devices"), Some("prekeys")) => {
-                let entry = self.entry(&user, device.unwrap())?;
-                Ok(json(&entry.status()))
+                let low_watermark = self.low_watermark;
+                let mut status = self.entry(&user, device.unwrap())?.status();
+                status.pool.low_watermark = low_watermark.unwrap_or(status.pool.low_watermark);
+                Ok(json(&status))
             }
             (Method::Put, Some("devices"), Some("signed-prekey")) => {
                 self.rotate(&user, device.unwrap(), call)
@@ -415,7 +440,7 @@ impl Entry {
     fn pool(&self) -> Pool {
         Pool {
             count: u32::try_from(self.pool.len()).unwrap(),
-            low_watermark: 10,
+            low_watermark: 1,
             signed_prekey: self.spk.id,
             highest_accepted: self.highest,
         }

@@ -99,5 +99,5 @@ pub use bundle::{Bundle, Expectations, VerifiedBundle};
 pub use failure::{Failure, HandshakeRefused};
 pub use initiator::LocalDevice;
 pub use responder::Received;
-pub use safety_number::SafetyNumber;
+pub use safety_number::{NotASafetyNumber, SafetyNumber};
 pub use schedule::{AppAd, DedupKey, SessionKeys};

@@ -161,7 +161,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         &self,
         device: ListedDevice,
     ) -> Result<PinnedDeviceList, ChangeDevicesError> {
-        self.change_devices(ListChange::Add(device)).await
+        self.change_devices(&ListChange::Add(Box::new(device))).await
     }
 
     /// Takes a device, such as a lost one, off the user's signed list and then off the servers.
@@ -177,7 +177,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         &self,
         device: DeviceId,
     ) -> Result<PinnedDeviceList, ChangeDevicesError> {
-        let list = self.change_devices(ListChange::Remove(device)).await?;
+        let list = self.change_devices(&ListChange::Remove(device)).await?;
         if device == self.device.address().device() {
             self.remove().await?;
             return Ok(list);
@@ -209,7 +209,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
 
     async fn change_devices(
         &self,
-        change: ListChange,
+        change: &ListChange,
     ) -> Result<PinnedDeviceList, ChangeDevicesError> {
         if self.device.account().is_none() {
             return Err(ChangeDevicesError::NoAccountKey);
@@ -248,8 +248,12 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         Err(ChangeDevicesError::OutOfDate { attempts: limits::RESYNCS_MAX })
     }
 
-    /// The list that bundles made under position `seq` are to be judged by. A reply that is not
-    /// current may be behind the pinned list, which then stands.
+    /// The list that bundles made under position `seq` are to be judged by: never an older one
+    /// than the pinned.
+    ///
+    /// A lower position alone is no contradiction. A repeated answer names the list of its first
+    /// time, and an account key that is new starts a chain of its own; what the server shows now
+    /// decides.
     pub(super) async fn device_list_at(
         &self,
         user: &UserId,
@@ -257,30 +261,19 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         is_current: bool,
     ) -> Result<Option<PinnedDeviceList>, ListError> {
         let pinned = self.pinned_list(user).await?;
-        let refused = match (&pinned, seq) {
-            (None, None) => return Ok(None),
-            (Some(pinned), seq) if seq == Some(pinned.seq()) => return Ok(Some(pinned.clone())),
-            (Some(pinned), seq) if seq.is_none_or(|seq| seq < pinned.seq()) => match seq {
-                _ if !is_current => return Ok(Some(pinned.clone())),
-                None => DeviceListRefused::Disappeared,
-                Some(offered) => DeviceListRefused::Succession(SuccessionError::Rollback {
-                    pinned: pinned.seq(),
-                    offered,
-                }),
-            },
-            (_, seq) => {
-                let seq = seq.unwrap_or(Seq(0));
-                return match self.refresh_device_list(user).await? {
-                    Some(list) if list.seq() >= seq => Ok(Some(list)),
-                    Some(list) => {
-                        Err(DeviceListRefused::Behind { shown: list.seq(), bundles: seq }.into())
-                    }
-                    None => Err(DeviceListRefused::Disappeared.into()),
-                };
+        let position = pinned.as_ref().map(PinnedDeviceList::seq);
+        if position == seq || (position > seq && !is_current) {
+            return Ok(pinned);
+        }
+        match (self.refresh_device_list(user).await?, seq) {
+            (Some(list), Some(bundles)) if list.seq() < bundles => {
+                Err(DeviceListRefused::Behind { shown: list.seq(), bundles }.into())
             }
-        };
-        self.notice_refused(user, &refused, pinned.as_ref(), None).await?;
-        Err(refused.into())
+            (None, Some(bundles)) => {
+                Err(DeviceListRefused::Behind { shown: Seq(0), bundles }.into())
+            }
+            (list, _) => Ok(list),
+        }
     }
 
     async fn pinned_list(&self, user: &UserId) -> Result<Option<PinnedDeviceList>, ListError> {

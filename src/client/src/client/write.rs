@@ -360,8 +360,8 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             return Ok(None);
         }
         let current = self.own_device_list().await?;
-        let change = ListChange::Add(self.device.listed(self.now()));
-        let next = self.device.next_device_list(current.as_ref(), change);
+        let change = ListChange::Add(Box::new(self.device.listed(self.now())));
+        let next = self.device.next_device_list(current.as_ref(), &change);
         Ok(next.map_err(ListError::from)?.as_ref().map(PinnedDeviceList::to_wire))
     }
 

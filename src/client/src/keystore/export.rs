@@ -164,11 +164,11 @@ fn decode_secret(secret: &[u8]) -> Result<Export, Error> {
     let mut from = Fields(secret);
     let user = from.user()?;
     let number = DeviceId(u32::from_be_bytes(from.array()?));
-    let identity = IdentityKeyPair::from_seed(&*Zeroizing::new(from.array()?));
-    let authentication = AuthenticationKeyPair::from_seed(&*Zeroizing::new(from.array()?));
+    let identity = IdentityKeyPair::from_seed(&Zeroizing::new(from.array()?));
+    let authentication = AuthenticationKeyPair::from_seed(&Zeroizing::new(from.array()?));
     let account = match from.array()? {
         [0] => None,
-        [1] => Some(AccountKeyPair::from_seed(&*Zeroizing::new(from.array()?))),
+        [1] => Some(AccountKeyPair::from_seed(&Zeroizing::new(from.array()?))),
         _ => return Err(damaged()),
     };
     let mut export = Export {

@@ -129,10 +129,10 @@ impl PinnedDeviceList {
 }
 
 /// A change of a user's list of devices.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ListChange {
     /// The device is in it with these keys, in place of others under its number.
-    Add(ListedDevice),
+    Add(Box<ListedDevice>),
     /// The device is not in it.
     Remove(DeviceId),
 }
@@ -148,14 +148,14 @@ impl ListChange {
         }
     }
 
-    fn apply(self, devices: &mut Vec<ListedDevice>) {
+    fn apply(&self, devices: &mut Vec<ListedDevice>) {
         let number = match self {
             Self::Add(wanted) => wanted.device,
-            Self::Remove(device) => device,
+            Self::Remove(device) => *device,
         };
         devices.retain(|listed| listed.device != number);
         match self {
-            Self::Add(wanted) => devices.push(wanted),
+            Self::Add(wanted) => devices.push(**wanted),
             Self::Remove(_) => {}
         }
     }
@@ -183,7 +183,7 @@ impl Device {
     pub fn next_device_list(
         &self,
         current: Option<&PinnedDeviceList>,
-        change: ListChange,
+        change: &ListChange,
     ) -> Result<Option<PinnedDeviceList>, DeviceListRefused> {
         let Some(account) = self.account() else {
             return Ok(None);

@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-const POINTS: [CrashPoint; 6] = [
+pub(super) const POINTS: [CrashPoint; 6] = [
     CrashPoint::Begun,
     CrashPoint::Remembered,
     CrashPoint::Erased,

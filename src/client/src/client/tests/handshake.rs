@@ -240,3 +240,53 @@ async fn a_message_that_arrives_many_times_at_once_is_delivered_once() {
     });
     assert_eq!(new, 1);
 }
+
+#[tokio::test]
+async fn a_replay_with_bit_255_of_a_key_flipped_is_refused() {
+    let world = World::new();
+    let (alice, bob) = (world.device("alice", 1), world.device("bob", 1));
+    bob.publish(1).await.unwrap();
+    let with_opk = first_message(&alice, "bob").await;
+    let without = first_message(&alice, "bob").await;
+    assert_eq!(without.session.one_time_prekey, None);
+    for outgoing in [&with_opk, &without] {
+        bob.receive(&outgoing.message, b"ad").unwrap();
+        // u8 version ‖ u16 suite ‖ u8 flags ‖ lp("alice") ‖ u32 ‖ lp("bob") ‖ u32 ‖ IK_A ‖ EK_A
+        let identity = 4 + (2 + 5) + 4 + (2 + 3) + 4;
+        assert_eq!(outgoing.message[identity..identity + 32], *alice.identity().as_bytes());
+        let ephemeral = identity + 32;
+        let mut replay = outgoing.message.clone();
+        replay[ephemeral + 31] ^= 0x80;
+        // The same point to a careless X25519, and other bytes to a careless list of duplicates.
+        let error = bob.receive(&replay, b"ad").unwrap_err();
+        assert!(matches!(error, ReceiveError::Message(_)), "{error}");
+        assert_eq!(error.failure(), Some(Failure::Malformed));
+        let mut replay = outgoing.message.clone();
+        replay[identity + 31] ^= 0x80;
+        assert!(bob.receive(&replay, b"ad").is_err());
+        let received = bob.receive(&outgoing.message, b"ad").unwrap();
+        assert!(matches!(received, Received::Duplicate { .. }));
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_is_remembered_for_as_long_as_its_signed_prekey_is_held() {
+    let world = World::new();
+    let (alice, bob) = (world.device("alice", 1), world.device("bob", 1));
+    bob.publish(1).await.unwrap();
+    for _ in 0..3 {
+        bob.receive(&first_message(&alice, "bob").await.message, b"ad").unwrap();
+    }
+    bob.rotate().await.unwrap();
+    let later = first_message(&alice, "bob").await;
+    bob.receive(&later.message, b"ad").unwrap();
+    assert_eq!(bob.store.remembered(), [(1, 3), (2, 1)]);
+    world.clock.pass_days(29);
+    bob.tend().await.unwrap();
+    assert_eq!(bob.store.remembered(), [(1, 3), (2, 1)]);
+    world.clock.pass_days(1);
+    bob.tend().await.unwrap();
+    assert_eq!(bob.store.remembered(), [(2, 1)], "with its signed prekey, not before");
+    let received = bob.receive(&later.message, b"ad").unwrap();
+    assert!(matches!(received, Received::Duplicate { .. }));
+}

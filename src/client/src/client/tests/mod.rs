@@ -2,11 +2,14 @@
 
 mod backup;
 mod crash;
-mod delivery;
+mod fan_out;
 mod fetch;
 mod handshake;
 mod publish;
+mod tend;
+mod trust;
 mod weather;
+mod weeks;
 
 use std::{
     path::Path,
@@ -40,7 +43,11 @@ impl Clock for TestClock {
 
 impl TestClock {
     pub(super) fn pass_days(&self, days: u64) {
-        self.0.fetch_add(days * DAY_S * 1000, Ordering::Relaxed);
+        self.pass_hours(days * 24);
+    }
+
+    pub(super) fn pass_hours(&self, hours: u64) {
+        self.0.fetch_add(hours * DAY_S / 24 * 1000, Ordering::Relaxed);
     }
 }
 

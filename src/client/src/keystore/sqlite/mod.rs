@@ -152,6 +152,16 @@ impl SqliteKeyStore {
         self.connection.lock().query_row(&sql, [id], |row| row.get(0)).unwrap()
     }
 
+    /// Handshakes that are remembered, by signed prekey.
+    #[cfg(test)]
+    pub(crate) fn remembered(&self) -> Vec<(u32, u32)> {
+        let connection = self.connection.lock();
+        let sql = "SELECT spk, count(*) FROM handshake GROUP BY spk ORDER BY spk";
+        let mut statement = connection.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
     /// Where the crash tests stop a transaction.
     #[cfg(test)]
     fn pass(&self, point: CrashPoint) -> Result<(), Error> {

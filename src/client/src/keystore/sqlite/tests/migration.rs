@@ -30,12 +30,12 @@ fn version_1(folder: &Path) -> Old {
     let bob = UserId::new("bob").unwrap();
     let account = AccountKeyPair::generate(rng);
     let device = Device::generate(bob, DeviceId(1), Some(account), rng);
-    let add = ListChange::Add(device.listed(TimestampMs(1)));
+    let add = ListChange::Add(Box::new(device.listed(TimestampMs(1))));
     let old = Old {
         spk: SignedPreKeyPair::generate(SignedPreKeyId(7), rng),
         opk: OneTimePreKeyPair::generate(OneTimePreKeyId(9), rng),
         peer: Address::new(&UserId::new("alice").unwrap(), DeviceId(2)),
-        list: device.next_device_list(None, add).unwrap().unwrap(),
+        list: device.next_device_list(None, &add).unwrap().unwrap(),
         device,
     };
     let connection = Connection::open(folder.join(FILE_NAME)).unwrap();
