@@ -274,7 +274,9 @@ async fn a_handshake_is_remembered_for_as_long_as_its_signed_prekey_is_held() {
     let world = World::new();
     let (alice, bob) = (world.device("alice", 1), world.device("bob", 1));
     bob.publish(1).await.unwrap();
-    for _ in 0..3 {
+    let first = first_message(&alice, "bob").await;
+    bob.receive(&first.message, b"ad").unwrap();
+    for _ in 0..2 {
         bob.receive(&first_message(&alice, "bob").await.message, b"ad").unwrap();
     }
     bob.rotate().await.unwrap();
@@ -284,6 +286,8 @@ async fn a_handshake_is_remembered_for_as_long_as_its_signed_prekey_is_held() {
     world.clock.pass_days(29);
     bob.tend().await.unwrap();
     assert_eq!(bob.store.remembered(), [(1, 3), (2, 1)]);
+    let received = bob.receive(&first.message, b"ad").unwrap();
+    assert!(matches!(received, Received::Duplicate { .. }));
     world.clock.pass_days(1);
     bob.tend().await.unwrap();
     assert_eq!(bob.store.remembered(), [(2, 1)], "with its signed prekey, not before");

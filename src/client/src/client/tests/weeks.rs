@@ -18,7 +18,9 @@ use super::{Clock as _, DAY_S, FetchOptions, TestClient, World, user_id};
 use crate::{
     client::{Client, Config, NewDevice, Outgoing, ReceiveError, Received, WhyGone},
     fake::Fault,
-    keystore::{Crash, CrashPoint, KeyStore, SignedPreKeyRecord, SqliteKeyStore},
+    keystore::{
+        Crash, CrashPoint, KeyStore, OneTimePreKeyRecord, SignedPreKeyRecord, SqliteKeyStore,
+    },
     machine::PoolPlan,
 };
 
@@ -57,7 +59,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (device(), any::<bool>()).prop_map(|(device, reply)| {
             Step::TendInBadWeather(device, reply)
         }),
-        5 => (1u64..24 * 12).prop_map(Step::Hours),
+        4 => (1u64..24 * 12).prop_map(Step::Hours),
+        // Around the end of a secret's life.
+        2 => (24 * 29u64..=24 * 30).prop_map(Step::Hours),
         2 => device().prop_map(Step::Restart),
     ]
 }
@@ -230,6 +234,11 @@ impl Weeks {
                 prop_assert_eq!(session.keys.root().as_bytes(), ours.keys.root().as_bytes());
                 prop_assert_eq!(session.keys.chain().as_bytes(), ours.keys.chain().as_bytes());
                 sent.opened = true;
+                if let Some(id) = ours.one_time_prekey {
+                    let record = receiver.client.store.one_time_prekey(id).unwrap();
+                    let erased = matches!(record, OneTimePreKeyRecord::Used(_));
+                    prop_assert!(erased, "{id} is {record:?}: {log:#?}");
+                }
             }
             Ok(Received::Duplicate { session }) => {
                 prop_assert!(retained && sent.opened, "called a duplicate: {log:#?}");

@@ -1,3 +1,4 @@
+mod interrupted;
 mod lock;
 mod migration;
 
