@@ -17,6 +17,8 @@ mod empty;
 mod evidence;
 mod fifo;
 mod idempotence;
+#[cfg(test)]
+mod invented;
 mod model;
 mod provenance;
 mod register;
@@ -228,3 +230,5 @@ pub fn check(history: &History) -> Report {
     Report::new(history, findings)
 }
 
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,8 @@ pub(super) struct Account<'a> {
     devices: BTreeMap<DeviceId, Device<'a>>,
     /// Highest id that any replaced or removed device accepted.
     floor: Option<OneTimePreKeyId>,
+    /// The last registration whose number is known.
+    last: Option<RegistrationId>,
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -65,6 +67,7 @@ impl<'a> Account<'a> {
                 for bundle in bundles {
                     let Some(device) = self.devices.get_mut(&bundle.device) else { continue };
                     device.registration = Some(bundle.registration);
+                    self.last = self.last.max(device.registration);
                     if matches!(bundle.opk, Issue::Issued(_)) {
                         device.pop();
                     }
@@ -150,6 +153,10 @@ impl<'a> Account<'a> {
             Content::Register { spk, opks, .. } => {
                 let floor = self.floor.max(self.devices.get(&number).and_then(|it| it.highest));
                 grow(number, floor, opks)?;
+                let registration = answer.and_then(|answer| answer.registration);
+                if registration.is_some() && registration <= self.last {
+                    return Err("the number of the registration does not grow".to_owned());
+                }
                 let count = opks.len();
                 let Some(pool) = pool else { return Ok(()) };
                 let highest = opks.last().map(|key| key.0).or(floor);
@@ -185,9 +192,11 @@ impl<'a> Account<'a> {
         match content {
             Content::Register { identity, spk, opks } => {
                 let replaced = self.devices.remove(&number);
+                let registration = answer.and_then(|answer| answer.registration);
                 self.floor = self.floor.max(replaced.and_then(|device| device.highest));
+                self.last = self.last.max(registration);
                 let device = Device {
-                    registration: answer.and_then(|answer| answer.registration),
+                    registration,
                     identity: *identity,
                     spk: *spk,
                     highest: opks.last().map(|key| key.0).or(self.floor),

@@ -268,21 +268,25 @@ impl<'a> Replay<'a, '_> {
                 let action = fetches.remove(place).what.action();
                 self.write_before(&action);
                 self.state.apply(&action);
-            } else if !self.write_any() {
+            } else if !self.write_for(&fetches.iter().map(|it| it.what.action()).collect::<Vec<_>>()) {
                 let why = self.state.fits(&first.what.action()).err().unwrap_or_default();
                 return Err(stuck(first.what, why));
             }
         }
-        while let Some(write) = self.due.iter().find(|write| write.index <= index) {
-            let what = write.what;
-            if !self.write_any() {
-                let why = self.state.fits(&what.action()).err().unwrap_or_default();
-                return Err(stuck(what, why));
+        while let Some(place) = self.due.iter().position(|write| write.index <= index) {
+            let what = self.due[place].what;
+            if let Err(why) = self.state.fits(&what.action()) {
+                if !self.write_for(&[what.action()]) {
+                    return Err(stuck(what, why));
+                }
+            } else {
+                self.state.apply(&what.action());
+                self.due.remove(place);
             }
         }
         for read in group.iter().filter(|entry| entry.what.is_read()) {
             while let Err(why) = self.state.fits(&read.what.action()) {
-                if !self.write_any() {
+                if !self.write_for(&[read.what.action()]) {
                     return Err(stuck(read.what, why));
                 }
             }
@@ -316,10 +320,22 @@ impl<'a> Replay<'a, '_> {
         }
     }
 
-    /// Carries out the first write that gets its answer now. Says whether there was one.
-    fn write_any(&mut self) -> bool {
-        let fits = |write: &&Entry<'a>| self.state.fits(&write.what.action()).is_ok();
-        let Some(place) = self.due.iter().position(fits) else { return false };
+    /// Carries out a write that gets its answer now: one after which an operation of `stuck` gets
+    /// its own, otherwise the one with the lowest index. Says whether there was one.
+    fn write_for(&mut self, stuck: &[Action<'a>]) -> bool {
+        let mut best: Option<(bool, LogIndex, usize)> = None;
+        for (place, write) in self.due.iter().enumerate() {
+            let action = write.what.action();
+            if self.state.fits(&action).is_err() {
+                continue;
+            }
+            let mut after = self.state.clone();
+            after.apply(&action);
+            let helps = stuck.iter().any(|action| after.fits(action).is_ok());
+            let found = (!helps, write.index, place);
+            best = Some(best.map_or(found, |best| best.min(found)));
+        }
+        let Some((_, _, place)) = best else { return false };
         let action = self.due.remove(place).what.action();
         self.state.apply(&action);
         true

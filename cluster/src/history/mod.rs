@@ -449,3 +449,6 @@ fn is_undecided<T>(tries: &[Try<T>]) -> bool {
     answer(tries).is_none()
         && tries.iter().any(|call| matches!(call.outcome, Outcome::Unknown { .. }))
 }
+
+#[cfg(test)]
+mod tests;
