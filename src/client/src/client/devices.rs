@@ -168,7 +168,9 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     /// Takes the account key. May be repeated at will.
     ///
     /// Peers stop writing to it, and taking messages from it, when they next see the list. What it
-    /// holds stays with whoever holds it: messages it has read, and sessions.
+    /// holds stays with whoever holds it: messages it has read, and sessions. One that has the
+    /// account key can put itself back; if that is lost too, only a new account key helps, and
+    /// every peer is asked about it.
     ///
     /// # Errors
     ///

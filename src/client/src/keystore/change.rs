@@ -158,3 +158,71 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Change, Error> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use oncekey_types::TimestampMs;
+    use oncekey_x3dh::{Address, keys::AccountKeyPair};
+    use proptest::prelude::*;
+    use rand::{SeedableRng as _, rngs::StdRng};
+
+    use super::*;
+    use crate::machine::{Device, ListChange};
+
+    fn device(number: u32, rng: &mut StdRng) -> Device {
+        let account = AccountKeyPair::generate(rng);
+        let user = UserId::new("bob").unwrap();
+        Device::generate(user, DeviceId(number), Some(account), rng)
+    }
+
+    proptest! {
+        #[test]
+        fn a_change_comes_back_as_it_went(
+            seed: u64, number: u32, seq: u64, user in prop::collection::vec(any::<u8>(), 0..255),
+            trusted: bool, at in 0u64..1 << 50,
+        ) {
+            let rng = &mut StdRng::seed_from_u64(seed);
+            let (one, two) = (device(number, rng), device(number ^ 1, rng));
+            let (bob, at) = (one.user().clone(), TimestampMs(at));
+            let add = ListChange::Add(Box::new(one.listed(at)));
+            let kinds = [
+                Contradiction::RolledBack { pinned: Seq(seq), offered: Seq(seq / 2) },
+                Contradiction::Forked { offered: Seq(seq) },
+                Contradiction::Disappeared { pinned: Seq(seq) },
+            ];
+            let contradictions = kinds.map(|kind| {
+                Change::Contradiction(ListContradiction { user: bob.clone(), kind })
+            });
+            let changes = [
+                Change::Identity(IdentityChanged {
+                    peer: Address::from_bytes(&user, DeviceId(number)).unwrap(),
+                    pinned: *one.identity().public(),
+                    offered: *two.identity().public(),
+                }),
+                Change::Devices(DevicesChanged {
+                    user: bob.clone(),
+                    seq: Seq(seq),
+                    added: vec![one.listed(at)],
+                    renewed: vec![two.listed(at), one.listed(at)],
+                    removed: vec![DeviceId(number)],
+                    trusted,
+                }),
+                Change::Account(AccountChanged {
+                    user: bob.clone(),
+                    pinned: *two.account().unwrap().public(),
+                    offered: one.next_device_list(None, &add).unwrap().unwrap(),
+                }),
+            ];
+            for change in changes.into_iter().chain(contradictions) {
+                let bytes = encode(&change).unwrap();
+                prop_assert_eq!(decode(&bytes).unwrap(), change);
+                prop_assert!(decode(&bytes[..bytes.len() - 1]).is_err());
+            }
+        }
+
+        #[test]
+        fn whatever_is_not_a_change_is_damage(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            prop_assert!(decode(&bytes).is_err());
+        }
+    }
+}
