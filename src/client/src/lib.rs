@@ -75,4 +75,8 @@ pub use keystore::{Export, Session, SessionId, SqliteKeyStore, StoreKey, Unlock}
 pub use machine::{Demand, Lifetimes, PoolPlan};
 pub use transport::{Attempts, CallError};
 pub use trust::{Answer, Change, IdentityChanged, NewDevices, TrustEvent};
+
+pub use oncekey_x3dh::{
+    Address, Failure, SafetyNumber, device_list::ListedDevice, keys::AccountKeyPair,
+};
 pub use wire::BundleMalformed;

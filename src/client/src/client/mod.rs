@@ -97,6 +97,12 @@ impl NewDevice {
         Self { user, device: DeviceId(device), account: None }
     }
 
+    /// Gives the device a new account key: for the first device of a user.
+    #[must_use]
+    pub fn with_new_account(self) -> Self {
+        self.with_account(AccountKeyPair::generate(&mut os_random()))
+    }
+
     /// Gives the device the user's account key, with which it adds itself to the user's signed
     /// device list when it registers.
     #[must_use]

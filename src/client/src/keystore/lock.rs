@@ -233,7 +233,21 @@ pub(super) fn random<const N: usize>() -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Debug;
+
+    use serde::Serialize;
+    use static_assertions::{assert_impl_all, assert_not_impl_any};
+
     use super::*;
+
+    assert_impl_all!(Passphrase: ZeroizeOnDrop);
+    assert_impl_all!(StoreKey: ZeroizeOnDrop);
+    assert_not_impl_any!(Passphrase: Clone, Debug, Serialize);
+    assert_not_impl_any!(StoreKey: Clone, Debug, Serialize);
+    assert_not_impl_any!(Unlock: Clone, Serialize);
+    assert_not_impl_any!(crate::keystore::seal::Sealer: Clone, Debug, Serialize);
+    assert_not_impl_any!(crate::keystore::Export: Clone, Serialize);
+    assert_not_impl_any!(crate::machine::Device: Clone, Serialize);
 
     fn passphrase(text: &str) -> Unlock {
         Unlock::passphrase(text).unwrap()

@@ -32,8 +32,10 @@ const RETAINED_MS: u64 = 30 * DAY_S * 1000;
 enum Step {
     /// A sender writes to both devices.
     Write(u32),
-    /// One of all messages ever written arrives: late, early, again, or never.
+    /// One of all messages ever written arrives: late, early, or again.
     Deliver(prop::sample::Index),
+    /// One of them never arrives from now on.
+    Lose(prop::sample::Index),
     /// The same, while the device dies at a point of the transaction.
     DeliverAndCrash(prop::sample::Index, CrashPoint),
     /// The same, with a byte changed.
@@ -53,6 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..SENDERS).prop_map(Step::Write),
         10 => message().prop_map(Step::Deliver),
+        1 => message().prop_map(Step::Lose),
         2 => (message(), point).prop_map(|(message, at)| Step::DeliverAndCrash(message, at)),
         2 => (message(), message()).prop_map(|(message, byte)| Step::Garble(message, byte)),
         4 => device().prop_map(Step::Tend),
@@ -71,6 +74,7 @@ struct Sent {
     to: usize,
     outgoing: Outgoing,
     opened: bool,
+    lost: bool,
 }
 
 /// A receiving device, with what should be true of its signed prekeys.
@@ -116,12 +120,17 @@ impl Weeks {
         self.log.push(format!("{:?}: {step:?}", self.world.clock.now()));
         match step {
             Step::Write(sender) => self.write(*sender as usize).await,
-            Step::Deliver(_) | Step::DeliverAndCrash(..) | Step::Garble(..)
+            Step::Deliver(_) | Step::Lose(_) | Step::DeliverAndCrash(..) | Step::Garble(..)
                 if self.sent.is_empty() =>
             {
                 Ok(())
             }
             Step::Deliver(index) => self.deliver(index.index(self.sent.len())),
+            Step::Lose(index) => {
+                let message = index.index(self.sent.len());
+                self.sent[message].lost = true;
+                Ok(())
+            }
             Step::DeliverAndCrash(index, point) => {
                 self.deliver_and_crash(index.index(self.sent.len()), *point)
             }
@@ -162,7 +171,7 @@ impl Weeks {
         for outcome in fan_out.devices {
             let to = outcome.device.0 as usize - 1;
             match outcome.outcome {
-                Ok(outgoing) => self.sent.push(Sent { to, outgoing, opened: false }),
+                Ok(outgoing) => self.sent.push(Sent { to, outgoing, opened: false, lost: false }),
                 // Away for longer than its signed prekey is valid.
                 Err(refused) => prop_assert!(
                     refused.to_string().contains("expired"),
@@ -176,6 +185,9 @@ impl Weeks {
 
     fn deliver(&mut self, message: usize) -> Result<(), TestCaseError> {
         let sent = &self.sent[message];
+        if sent.lost {
+            return Ok(());
+        }
         let received = self.receivers[sent.to].client.receive(&sent.outgoing.message, b"ad");
         self.check(message, received)
     }
