@@ -61,6 +61,8 @@ mod fake;
 pub mod http;
 pub mod keystore;
 pub mod machine;
+#[cfg(feature = "qr")]
+pub mod qr;
 pub mod transport;
 pub mod trust;
 mod wire;

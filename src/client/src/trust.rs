@@ -88,7 +88,7 @@ pub struct DevicesChanged {
 pub struct AccountChanged {
     /// The user.
     pub user: UserId,
-    /// The account key pinned.
+    /// The account key pinned; for the own user, the one that this device has.
     pub pinned: AccountPublic,
     /// The list shown, with its account key.
     pub offered: PinnedDeviceList,
@@ -180,30 +180,28 @@ impl Change {
         }
     }
 
-    /// What became of the list of `user`, if it is something to ask about.
+    /// What became of the list of `user`, if it is something to ask about: of which the account
+    /// key and the position are known, and which was shown.
     pub(crate) fn of_refused_list(
         user: &UserId,
         refused: &DeviceListRefused,
-        pinned: Option<&PinnedDeviceList>,
-        offered: Option<&PinnedDeviceList>,
+        account: Option<&AccountPublic>,
+        position: Option<Seq>,
+        shown: Option<&PinnedDeviceList>,
     ) -> Option<Self> {
-        let kind = match (refused, pinned, offered) {
-            (DeviceListRefused::AccountChanged, Some(pinned), Some(offered)) => {
+        let kind = match (refused, position) {
+            (DeviceListRefused::AccountChanged, _) => {
                 return Some(Self::Account(AccountChanged {
                     user: user.clone(),
-                    pinned: *pinned.account(),
-                    offered: offered.clone(),
+                    pinned: *account?,
+                    offered: shown?.clone(),
                 }));
             }
-            (DeviceListRefused::Disappeared, Some(pinned), _) => {
-                Contradiction::Disappeared { pinned: pinned.seq() }
+            (DeviceListRefused::Disappeared, Some(pinned)) => Contradiction::Disappeared { pinned },
+            (DeviceListRefused::Succession(SuccessionError::Rollback { pinned, offered }), _) => {
+                Contradiction::RolledBack { pinned: *pinned, offered: *offered }
             }
-            (
-                DeviceListRefused::Succession(SuccessionError::Rollback { pinned, offered }),
-                _,
-                _,
-            ) => Contradiction::RolledBack { pinned: *pinned, offered: *offered },
-            (DeviceListRefused::Succession(SuccessionError::Fork { offered }), _, _) => {
+            (DeviceListRefused::Succession(SuccessionError::Fork { offered }), _) => {
                 Contradiction::Forked { offered: *offered }
             }
             _ => return None,

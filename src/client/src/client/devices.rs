@@ -3,7 +3,8 @@
 //! Guarantees: a list is pinned on first use, and after that only ever replaced by one that the
 //! same account key signed, at a higher position. What it changes is stored as an event in the
 //! same transaction; what contradicts it is an event too and changes nothing. The own list is
-//! continued from the pinned one, never from an older one that a server shows.
+//! continued from the pinned one, never from an older one that a server shows, and a device with
+//! the account key takes no list of another key for its user's.
 //!
 //! Leaves out: how a new device hands its keys to one that has the account key. That is the
 //! application's, and must not go through the server alone: a code that is scanned will do.
@@ -11,7 +12,10 @@
 use bytes::Bytes;
 use oncekey_api::{Code, path, user::DeviceListPut};
 use oncekey_types::{DeviceId, Seq, Slot, UserId, limits};
-use oncekey_x3dh::device_list::{ListedDevice, SuccessionError};
+use oncekey_x3dh::{
+    device_list::{ListedDevice, SuccessionError},
+    keys::AccountKeyPair,
+};
 
 use super::{Client, WriteError, write::is_unregistered};
 use crate::{
@@ -105,8 +109,15 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         let is_current = reply.as_of.is_none();
         let shown = reply.device_list.map(|list| PinnedDeviceList::from_wire(&list, user));
         let shown = shown.transpose()?;
+        // Of the own list, this device may know the key before it has seen a list.
+        let own = self.device.account().filter(|_| user == self.device.user());
+        let account = own.map(AccountKeyPair::public);
+        let account = account.or(pinned.as_ref().map(PinnedDeviceList::account));
         let refused = match (&pinned, &shown) {
             (None, None) => return Ok(None),
+            (_, Some(shown)) if account.is_some_and(|known| known != shown.account()) => {
+                Some(DeviceListRefused::AccountChanged)
+            }
             (None, Some(_)) => None,
             (Some(_), None) => Some(DeviceListRefused::Disappeared),
             (Some(pinned), Some(shown)) => shown.check_follows(pinned).err(),
@@ -121,7 +132,12 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
                     let behind = DeviceListRefused::Behind { shown, bundles: pinned.seq() };
                     return Err(behind.into());
                 }
-                self.notice_refused(user, &refused, pinned.as_ref(), shown.as_ref()).await?;
+                let position = pinned.as_ref().map(PinnedDeviceList::seq);
+                let change =
+                    Change::of_refused_list(user, &refused, account, position, shown.as_ref());
+                if let Some(change) = change {
+                    self.noticed(change).await?;
+                }
                 Err(refused.into())
             }
             (None, Some(shown)) => {
@@ -308,19 +324,6 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         Ok(self
             .stored(move |store| store.pin_device_list(&owner, &list, change.as_ref(), now))
             .await?)
-    }
-
-    async fn notice_refused(
-        &self,
-        user: &UserId,
-        refused: &DeviceListRefused,
-        pinned: Option<&PinnedDeviceList>,
-        shown: Option<&PinnedDeviceList>,
-    ) -> Result<(), keystore::Error> {
-        match Change::of_refused_list(user, refused, pinned, shown) {
-            Some(change) => self.noticed(change).await,
-            None => Ok(()),
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod backup;
 mod crash;
+mod devices;
 mod fan_out;
 mod fetch;
 mod handshake;

@@ -3,15 +3,15 @@
 use oncekey_types::{DeviceId, Seq, TimestampMs};
 use oncekey_x3dh::{
     Failure,
-    device_list::{DeviceList, ListedDevice},
+    device_list::ListedDevice,
     keys::{AccountKeyPair, IdentityKeyPair},
 };
 
 use super::{TestClient, World, first_message, user_id};
 use crate::{
     client::{
-        BundleRefused, ChangeDevicesError, Client, Config, FetchError, FetchOptions, Fetched,
-        ListError, NewDevice, NoSafetyNumber, ReceiveError, Received, os_random,
+        BundleRefused, Client, Config, FetchError, FetchOptions, Fetched, ListError, NewDevice,
+        NoSafetyNumber, ReceiveError, Received, os_random,
     },
     keystore::{self, KeyStore, SqliteKeyStore},
     machine::{DeviceListRefused, ListChange, PinnedDeviceList},
@@ -19,23 +19,23 @@ use crate::{
 };
 
 /// A user with an account key.
-struct User<'a> {
+pub(super) struct User<'a> {
     world: &'a World,
     name: &'static str,
     seed: zeroize::Zeroizing<[u8; 32]>,
 }
 
 impl<'a> User<'a> {
-    fn new(world: &'a World, name: &'static str) -> Self {
+    pub(super) fn new(world: &'a World, name: &'static str) -> Self {
         Self { world, name, seed: AccountKeyPair::generate(&mut os_random()).to_seed() }
     }
 
-    fn account(&self) -> AccountKeyPair {
+    pub(super) fn account(&self) -> AccountKeyPair {
         AccountKeyPair::from_seed(&self.seed)
     }
 
     /// A registered device that has the account key and is listed.
-    async fn device(&self, number: u32) -> TestClient {
+    pub(super) async fn device(&self, number: u32) -> TestClient {
         let new = NewDevice::new(user_id(self.name), number).with_account(self.account());
         let client =
             Client::create(SqliteKeyStore::in_memory().unwrap(), self.world.server.clone(), new)
@@ -46,28 +46,28 @@ impl<'a> User<'a> {
     }
 }
 
-async fn fetch(client: &TestClient, user: &str) -> Result<Fetched, FetchError> {
+pub(super) async fn fetch(client: &TestClient, user: &str) -> Result<Fetched, FetchError> {
     client.fetch(&user_id(user), &FetchOptions::default()).await
 }
 
-fn questions(client: &TestClient) -> Vec<TrustEvent> {
+pub(super) fn questions(client: &TestClient) -> Vec<TrustEvent> {
     client.open_questions().unwrap()
 }
 
-fn only_question(client: &TestClient) -> TrustEvent {
+pub(super) fn only_question(client: &TestClient) -> TrustEvent {
     let mut questions = questions(client);
     assert_eq!(questions.len(), 1, "{questions:#?}");
     questions.remove(0)
 }
 
-fn devices_changed(event: &TrustEvent) -> &DevicesChanged {
+pub(super) fn devices_changed(event: &TrustEvent) -> &DevicesChanged {
     match &event.change {
         Change::Devices(changed) => changed,
         other => panic!("{other:?}"),
     }
 }
 
-fn numbers(listed: &[ListedDevice]) -> Vec<u32> {
+pub(super) fn numbers(listed: &[ListedDevice]) -> Vec<u32> {
     listed.iter().map(|listed| listed.device.0).collect()
 }
 
@@ -185,73 +185,6 @@ async fn a_device_that_is_questioned_waits_for_its_answer_both_ways() {
 }
 
 #[tokio::test]
-async fn a_lost_device_is_taken_off_the_list_and_off_the_servers() {
-    let world = World::new();
-    let alice = world.device("alice", 1);
-    alice.publish(5).await.unwrap();
-    let bob = User::new(&world, "bob");
-    let (kept, lost) = (bob.device(1).await, bob.device(2).await);
-    fetch(&alice, "bob").await.unwrap();
-    let in_flight = first_message(&lost, "alice").await;
-
-    let list = kept.remove_device(DeviceId(2)).await.unwrap();
-    assert_eq!((list.seq(), numbers(list.list().list().devices())), (Seq(3), vec![1]));
-    let fetched = fetch(&alice, "bob").await.unwrap();
-    assert_eq!(fetched.bundles.len(), 1, "off the servers");
-    assert_eq!(devices_changed(&only_question(&alice)).removed, [DeviceId(2)]);
-    let error = alice.receive(&in_flight.message, b"ad").unwrap_err();
-    assert!(matches!(error, ReceiveError::IdentityNotListed), "{error}");
-
-    // Whoever found it cannot come back as a listed device without the account key.
-    let found = world.device("bob", 2);
-    found.publish(5).await.unwrap();
-    let fetched = fetch(&alice, "bob").await.unwrap();
-    assert!(fetched.bundles[1].bundle.is_err());
-    kept.remove_device(DeviceId(2)).await.unwrap();
-    kept.remove_device(DeviceId(2)).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_device_without_the_account_key_is_added_by_one_that_has_it() {
-    let world = World::new();
-    let alice = world.device("alice", 1);
-    let bob = User::new(&world, "bob");
-    let (holder, plain) = (bob.device(1).await, world.device("bob", 2));
-    plain.publish(5).await.unwrap();
-    assert!(fetch(&alice, "bob").await.unwrap().bundles[1].bundle.is_err(), "not listed");
-    let error = plain.add_device(plain.listed()).await.unwrap_err();
-    assert!(matches!(error, ChangeDevicesError::NoAccountKey), "{error}");
-
-    let list = holder.add_device(plain.listed()).await.unwrap();
-    assert!(list.list().lists(plain.address(), plain.identity()));
-    let again = holder.add_device(plain.listed()).await.unwrap();
-    assert_eq!(again.seq(), list.seq(), "nothing to change");
-    assert!(fetch(&alice, "bob").await.unwrap().bundles[1].bundle.is_ok());
-}
-
-#[tokio::test]
-async fn a_device_that_was_reinstalled_is_vouched_for_by_the_account_key() {
-    let world = World::new();
-    let alice = world.device("alice", 1);
-    alice.publish(5).await.unwrap();
-    let bob = User::new(&world, "bob");
-    let old = bob.device(1).await;
-    first_message(&alice, "bob").await;
-    alice.receive(&first_message(&old, "alice").await.message, b"ad").unwrap();
-    let new = bob.device(1).await;
-    assert_ne!(new.identity(), old.identity());
-
-    let fetched = fetch(&alice, "bob").await.unwrap();
-    assert!(fetched.bundles[0].bundle.is_ok(), "the pin has moved");
-    assert_eq!(numbers(&devices_changed(&only_question(&alice)).renewed), [1]);
-    let outgoing = first_message(&new, "alice").await;
-    assert!(matches!(alice.receive(&outgoing.message, b"ad"), Ok(Received::New { .. })));
-    let outgoing = first_message(&old, "alice").await;
-    let error = alice.receive(&outgoing.message, b"ad").unwrap_err();
-    assert!(matches!(error, ReceiveError::IdentityChanged(_)), "the old one is out: {error}");
-}
-
-#[tokio::test]
 async fn a_user_who_lost_every_device_is_trusted_again_when_the_answer_is_yes() {
     let world = World::new();
     let alice = world.device("alice", 1);
@@ -287,7 +220,7 @@ fn list_refusal(error: FetchError) -> DeviceListRefused {
     }
 }
 
-fn contradiction(client: &TestClient) -> Contradiction {
+pub(super) fn contradiction(client: &TestClient) -> Contradiction {
     let event = only_question(client);
     let Change::Contradiction(contradiction) = &event.change else { panic!("{event:?}") };
     // No answer makes it true.
@@ -367,52 +300,6 @@ async fn a_repeated_answer_from_before_the_list_changed_is_no_contradiction() {
     assert!(fetched.bundles[0].bundle.is_ok());
     assert_eq!(fetched.hidden, [DeviceId(2)], "not registered then");
     assert!(matches!(only_question(&alice).change, Change::Devices(_)));
-}
-
-#[tokio::test]
-async fn the_own_list_is_continued_from_the_pinned_one() {
-    let world = World::new();
-    let bob = User::new(&world, "bob");
-    let (one, two) = (bob.device(1).await, bob.device(2).await);
-    let shown = world.server.list("bob");
-    let removed = one.remove_device(DeviceId(2)).await.unwrap();
-    // The server wants device 2 back: it shows the list that had it.
-    world.server.put_list("bob", shown);
-    let error = one.add_device(world.device("bob", 3).listed()).await.unwrap_err();
-    assert!(!error.is_retryable(), "{error}");
-    assert_eq!(one.pinned_device_list(&user_id("bob")).unwrap(), Some(removed));
-    assert!(matches!(contradiction(&one), Contradiction::RolledBack { .. }));
-    drop(two);
-}
-
-#[tokio::test]
-async fn a_user_learns_of_devices_that_others_add_to_the_own_account() {
-    let world = World::new();
-    let bob = User::new(&world, "bob");
-    let one = bob.device(1).await;
-    one.refresh_device_list(&user_id("bob")).await.unwrap();
-    assert_eq!(questions(&one), [], "that itself was added is no news");
-    one.add_device(world.device("bob", 7).listed()).await.unwrap();
-    assert_eq!(questions(&one), [], "nor what it did itself");
-    // Someone has the account key.
-    bob.device(9).await;
-    one.on_event(crate::client::ServerEvent::DeviceListChanged).await.unwrap();
-    assert_eq!(numbers(&devices_changed(&only_question(&one)).added), [9]);
-}
-
-#[tokio::test]
-async fn two_devices_that_change_the_list_at_once_both_succeed() {
-    let world = World::new();
-    let bob = User::new(&world, "bob");
-    let (one, two) = (bob.device(1).await, bob.device(2).await);
-    for round in 0..5 {
-        let (a, b) = (world.device("bob", 10 + round), world.device("bob", 20 + round));
-        let (a, b) = tokio::join!(one.add_device(a.listed()), two.add_device(b.listed()));
-        a.unwrap();
-        b.unwrap();
-    }
-    let list = world.server.list("bob").unwrap();
-    assert_eq!(DeviceList::from_bytes(&list.list.0).unwrap().devices().len(), 12);
 }
 
 #[tokio::test]
