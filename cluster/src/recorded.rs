@@ -10,7 +10,9 @@
 use oncekey_api::{
     Problem,
     bundle::{Bundle as WireBundle, Fetch, Fetched, OneTimePreKeyStatus},
-    device::{AddOneTimePreKeys, Pool as WirePool, Register, Registered, ReplaceSignedPreKey, Status},
+    device::{
+        AddOneTimePreKeys, Pool as WirePool, Register, Registered, ReplaceSignedPreKey, Status,
+    },
     path,
 };
 use oncekey_client::transport::{
@@ -160,25 +162,24 @@ impl Target {
 
 /// What a reply to `call` says. One that cannot be read says nothing.
 fn told(call: &Call, reply: &Value, at: Place) -> Outcome {
-    let read = match call {
-        Call::Fetch { .. } => fetched(reply, at),
-        Call::Register { .. } => {
-            parse::<Registered>(reply).map(|Registered { registration, pool }| Outcome::Written {
+    let read =
+        match call {
+            Call::Fetch { .. } => fetched(reply, at),
+            Call::Register { .. } => {
+                parse::<Registered>(reply).map(|Registered { registration, pool }| {
+                    Outcome::Written { at, registration: Some(registration), pool: pool_of(&pool) }
+                })
+            }
+            Call::Upload { .. } | Call::Rotate { .. } => parse::<WirePool>(reply)
+                .map(|pool| Outcome::Written { at, registration: None, pool: pool_of(&pool) }),
+            Call::Remove { .. } => Some(Outcome::Removed { at }),
+            Call::Status { .. } => parse::<Status>(reply).map(|status| Outcome::Status {
                 at,
-                registration: Some(registration),
-                pool: pool_of(&pool),
-            })
-        }
-        Call::Upload { .. } | Call::Rotate { .. } => parse::<WirePool>(reply)
-            .map(|pool| Outcome::Written { at, registration: None, pool: pool_of(&pool) }),
-        Call::Remove { .. } => Some(Outcome::Removed { at }),
-        Call::Status { .. } => parse::<Status>(reply).map(|status| Outcome::Status {
-            at,
-            registration: status.registration,
-            pool: pool_of(&status.pool),
-            ids: status.ids,
-        }),
-    };
+                registration: status.registration,
+                pool: pool_of(&status.pool),
+                ids: status.ids,
+            }),
+        };
     read.unwrap_or_else(|| Outcome::Unknown { why: "the reply is malformed".to_owned() })
 }
 

@@ -283,12 +283,7 @@ impl Workload {
 }
 
 /// The life of one caller.
-async fn call(
-    fetcher: Fetcher,
-    load: Load,
-    caller: usize,
-    progress: Arc<Progress>,
-) -> Result<()> {
+async fn call(fetcher: Fetcher, load: Load, caller: usize, progress: Arc<Progress>) -> Result<()> {
     let label = &load.label;
     let name = CallerId::new(format!("{label}-{caller}")).context("a caller")?;
     for number in 0..load.each {

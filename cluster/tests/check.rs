@@ -1,4 +1,5 @@
 //! `oncekey-cluster check` as it is used: its exit codes and its reports.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its scene fails")]
 
 use std::{
     fs,
@@ -50,7 +51,8 @@ fn a_good_history_is_exit_code_0() {
 
 #[test]
 fn a_double_issue_is_exit_code_1_and_the_report_names_the_operations() {
-    let doubled = GOOD.replace(r#"[2,"BAQEBAQEBAQEBAQEBAQEBA"]}}"#, r#"[1,"AwMDAwMDAwMDAwMDAwMDAw"]}}"#);
+    let doubled =
+        GOOD.replace(r#"[2,"BAQEBAQEBAQEBAQEBAQEBA"]}}"#, r#"[1,"AwMDAwMDAwMDAwMDAwMDAw"]}}"#);
     let (code, out, _) = judged(&doubled, &[]);
     assert_eq!(code, Some(1), "{out}");
     assert!(
@@ -97,5 +99,17 @@ fn the_help_teaches_the_format_the_invariants_and_the_exit_codes() {
     let text = String::from_utf8(output.stdout).unwrap();
     for part in ["docs/history.md", "conservation", "Exit code:", "--require"] {
         assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn the_history_in_the_documentation_is_one() {
+    let text = include_str!("../../docs/history.md");
+    let (_, rest) = text.split_once("```json\n").unwrap();
+    let (history, _) = rest.split_once("```").unwrap();
+    let (code, out, error) = judged(history, &[]);
+    assert_eq!(code, Some(0), "{out}{error}");
+    for invariant in ["unique", "provenance", "register", "witness", "search"] {
+        assert!(out.contains(&format!(" {invariant:<12} holds")), "{out}");
     }
 }

@@ -14,10 +14,7 @@ use super::{
     Finding, Invariant,
     evidence::{Device, Evidence, Life, of_write, say_write},
 };
-use crate::history::{
-    Content, Read, Write,
-    record::At,
-};
+use crate::history::{Content, Read, Write, record::At};
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Finding {
     let mut finding = Finding::new(Invariant::Count);
@@ -26,7 +23,9 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Finding {
         .writes
         .iter()
         .map(|write| ((write.user, write.device), Claim::Write(write)))
-        .chain(evidence.history.reads.iter().map(|read| ((read.user, read.device), Claim::Read(read))))
+        .chain(
+            evidence.history.reads.iter().map(|read| ((read.user, read.device), Claim::Read(read))),
+        )
         .collect();
     claims.sort_by_key(|(device, _)| *device);
     let none = Device::new();
@@ -112,7 +111,8 @@ impl Times {
     /// At the moment of a change fewer keys are certain and more are possible than beside it.
     fn moments(&self, from: At, to: At) -> impl Iterator<Item = At> {
         let lists = [&self.added_from, &self.gone_by, &self.added_by, &self.gone_from];
-        let inside = lists.into_iter().flat_map(move |list| &list[before(list, from)..up_to(list, to)]);
+        let inside =
+            lists.into_iter().flat_map(move |list| &list[before(list, from)..up_to(list, to)]);
         [from, to].into_iter().chain(inside.copied())
     }
 
@@ -198,8 +198,7 @@ fn check_ids(device: &Device, times: &Times, number: DeviceId, read: &Read, find
     // Keys come and go in the order of their ids, by and large: the rest is far before or after.
     let from = times.gone_from_up_to.partition_point(|at| *at <= read.returned);
     let to = times.added_by_onward.partition_point(|at| *at < read.invoked);
-    let throughout =
-        |life: &&Life| life.added_by < read.invoked && read.returned < life.gone_from;
+    let throughout = |life: &&Life| life.added_by < read.invoked && read.returned < life.gone_from;
     for life in device.lives.get(from..to).unwrap_or_default().iter().filter(throughout) {
         if !read.has(life.id) {
             let message = format!(

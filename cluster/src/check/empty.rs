@@ -86,9 +86,13 @@ fn claims(evidence: &Evidence<'_>) -> Vec<Claim> {
                 Outcome::Refused(refused) => {
                     let (invoked, returned) = (call.invoked, call.returned);
                     let empty = refused.exhausted;
-                    claims.extend(
-                        empty.map(|device| Claim { user, device, invoked, returned, op }),
-                    );
+                    claims.extend(empty.map(|device| Claim {
+                        user,
+                        device,
+                        invoked,
+                        returned,
+                        op,
+                    }));
                 }
                 Outcome::Unknown { .. } => {}
             }

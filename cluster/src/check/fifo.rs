@@ -37,12 +37,7 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Finding {
 type Pop<'a> = (OneTimePreKeyId, &'a Fetch);
 
 /// `pops` are sorted by invocation.
-fn check_order(
-    evidence: &Evidence<'_>,
-    device: DeviceId,
-    pops: &[Pop<'_>],
-    finding: &mut Finding,
-) {
+fn check_order(evidence: &Evidence<'_>, device: DeviceId, pops: &[Pop<'_>], finding: &mut Finding) {
     let mut answered: Vec<_> = pops.iter().collect();
     answered.sort_by_key(|(_, fetch)| fetch.returned());
     let mut answered = answered.into_iter().peekable();

@@ -162,7 +162,8 @@ impl Execution {
         let request = RequestId::new(format!("request-{}", self.requests)).unwrap();
         let client = format!("client-{}", self.random.below(16));
         let call = Call::Fetch { user: name(user), request, devices: None, require_opk: false };
-        let answer = |repeated| Outcome::Fetched { at: at.clone(), repeated, bundles: bundles.clone() };
+        let answer =
+            |repeated| Outcome::Fetched { at: at.clone(), repeated, bundles: bundles.clone() };
         if self.random.once_in(12) {
             // The first reply is lost; the second call is answered in its place.
             let lost = match self.random.below(3) {
@@ -344,13 +345,7 @@ impl Execution {
         self.replicas();
     }
 
-    fn call(
-        &mut self,
-        client: &str,
-        call: Call,
-        invoked: u64,
-        returned: Option<(u64, Outcome)>,
-    ) {
+    fn call(&mut self, client: &str, call: Call, invoked: u64, returned: Option<(u64, Outcome)>) {
         let returned = returned.map(|(at, outcome)| Returned { at, outcome });
         self.calls.push((Invoked { at: invoked, client: client.to_owned(), call }, returned));
     }

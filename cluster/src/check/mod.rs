@@ -19,6 +19,8 @@ mod fifo;
 mod idempotence;
 #[cfg(test)]
 mod invented;
+#[cfg(test)]
+mod mistakes;
 mod model;
 mod provenance;
 mod register;

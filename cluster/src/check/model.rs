@@ -282,11 +282,7 @@ impl Device<'_> {
 }
 
 /// Ids that are accepted are above `highest`.
-fn grow(
-    number: DeviceId,
-    highest: Option<OneTimePreKeyId>,
-    opks: &[Opk],
-) -> Result<(), String> {
+fn grow(number: DeviceId, highest: Option<OneTimePreKeyId>, opks: &[Opk]) -> Result<(), String> {
     match (highest, opks.first()) {
         (Some(highest), Some(first)) if first.0 <= highest => Err(format!(
             "device {number} accepted id {highest} before, {} was accepted again",

@@ -20,10 +20,7 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Finding {
         let key = format_args!("key {id} of device {device}");
         let who = evidence.say(handed.of);
         if handed.alone {
-            finding.violation(
-                [handed.op],
-                format!("{key} was handed to {who} without a quorum"),
-            );
+            finding.violation([handed.op], format!("{key} was handed to {who} without a quorum"));
         } else if let Some(why) = fault(evidence, &handed) {
             let (others, why) = why;
             finding.violation(

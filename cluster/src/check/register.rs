@@ -90,10 +90,7 @@ struct Device {
 }
 
 /// The registers, as they are written.
-fn written(
-    evidence: &Evidence<'_>,
-    finding: &mut Finding,
-) -> BTreeMap<(Name, DeviceId), Device> {
+fn written(evidence: &Evidence<'_>, finding: &mut Finding) -> BTreeMap<(Name, DeviceId), Device> {
     let mut devices: BTreeMap<_, Device> = BTreeMap::new();
     for write in &evidence.history.writes {
         let Some(op) = of_write(write).next() else { continue };

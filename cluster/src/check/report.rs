@@ -119,7 +119,9 @@ impl fmt::Display for Finding {
         let number = number.map_or(String::new(), |number| number.to_string());
         let verdict = match self.verdict() {
             Verdict::Holds => format!("holds, {} judged", self.judged),
-            Verdict::Violated => format!("VIOLATED {} times, {} judged", self.violated, self.judged),
+            Verdict::Violated => {
+                format!("VIOLATED {} times, {} judged", self.violated, self.judged)
+            }
             Verdict::NotJudged => "not judged".to_owned(),
         };
         writeln!(f, "{number:>2} {:<12} {verdict}", self.invariant)?;

@@ -160,7 +160,12 @@ impl Story {
     }
 
     /// A read that finds the keys `first` to `last` in the pool.
-    pub(super) fn read(&mut self, span: Span, ids: Option<(u32, u32)>, highest: u32) -> OperationId {
+    pub(super) fn read(
+        &mut self,
+        span: Span,
+        ids: Option<(u32, u32)>,
+        highest: u32,
+    ) -> OperationId {
         let count = ids.map_or(0, |(first, last)| last + 1 - first);
         self.read_count(span, count, ids, highest)
     }
@@ -173,8 +178,7 @@ impl Story {
         ids: Option<(u32, u32)>,
         highest: u32,
     ) -> OperationId {
-        let op =
-            self.invoke(span.0, "device", Call::Status { user: user(), device: DeviceId(1) });
+        let op = self.invoke(span.0, "device", Call::Status { user: user(), device: DeviceId(1) });
         let outcome = Outcome::Status {
             at: place(self.index),
             registration: RegistrationId(self.registration),
@@ -225,9 +229,9 @@ impl Story {
     pub(super) fn breaks(&self, invariant: Invariant, operations: &[OperationId]) {
         let finding = self.judged(invariant);
         let by = |violation: &super::Violation| {
-            operations.iter().all(|op| {
-                violation.operations.contains(op) && names(&violation.message, *op)
-            })
+            operations
+                .iter()
+                .all(|op| violation.operations.contains(op) && names(&violation.message, *op))
         };
         assert!(finding.violations.iter().any(by), "not by {operations:?}:\n{finding}");
     }

@@ -259,9 +259,11 @@ mod tests {
 
     #[test]
     fn operations_at_the_same_time_may_come_in_any_order() {
-        let history = [operation(Write(1), 1, 9), operation(Read(1), 2, 3), operation(Read(0), 2, 4)];
+        let history =
+            [operation(Write(1), 1, 9), operation(Read(1), 2, 3), operation(Read(0), 2, 4)];
         assert_eq!(found(&history), Found::Order);
-        let history = [operation(Write(1), 1, 9), operation(Read(1), 2, 3), operation(Read(0), 4, 5)];
+        let history =
+            [operation(Write(1), 1, 9), operation(Read(1), 2, 3), operation(Read(0), 4, 5)];
         assert!(matches!(found(&history), Found::None { next, .. } if next == [2]));
     }
 
@@ -276,8 +278,10 @@ mod tests {
 
     #[test]
     fn a_search_that_takes_too_long_says_so() {
-        let history: Vec<_> =
-            (0..40).map(|n| operation(Write(n), 1, 100)).chain([operation(Read(99), 1, 100)]).collect();
+        let history: Vec<_> = (0..40)
+            .map(|n| operation(Write(n), 1, 100))
+            .chain([operation(Read(99), 1, 100)])
+            .collect();
         assert_eq!(search(0, &history, 1000), Found::GaveUp);
     }
 

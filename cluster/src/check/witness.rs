@@ -263,12 +263,14 @@ impl<'a> Replay<'a, '_> {
         // Those that pop nothing change nothing and come as early as they can, the others by key.
         fetches.sort_by_key(|entry| first_key(entry.what));
         while let Some(first) = fetches.first() {
-            let fits = |entry: &&&Entry<'a>| self.state.fits(&entry.what.action()).is_ok();
-            if let Some(place) = fetches.iter().position(|entry| fits(&entry)) {
+            let fits = |entry: &&Entry<'a>| self.state.fits(&entry.what.action()).is_ok();
+            if let Some(place) = fetches.iter().position(|entry| fits(entry)) {
                 let action = fetches.remove(place).what.action();
                 self.write_before(&action);
                 self.state.apply(&action);
-            } else if !self.write_for(&fetches.iter().map(|it| it.what.action()).collect::<Vec<_>>()) {
+            } else if !self
+                .write_for(&fetches.iter().map(|it| it.what.action()).collect::<Vec<_>>())
+            {
                 let why = self.state.fits(&first.what.action()).err().unwrap_or_default();
                 return Err(stuck(first.what, why));
             }

@@ -11,6 +11,7 @@
 //! Leaves out: what it means.
 
 mod assembly;
+mod digest;
 mod names;
 pub mod record;
 mod recorder;
@@ -22,9 +23,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oncekey_types::{
-    DeviceId, LogIndex, OneTimePreKeyId, RegistrationId, ShardId, SignedPreKeyId,
-};
+use oncekey_types::{DeviceId, LogIndex, OneTimePreKeyId, RegistrationId, ShardId, SignedPreKeyId};
 
 use self::{
     assembly::Assembly,
@@ -77,7 +76,7 @@ pub struct Torn {
 #[non_exhaustive]
 pub enum ReadError {
     /// The file.
-    #[error("cannot read {}: {error}", path.display())]
+    #[error("cannot read {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -266,9 +265,9 @@ impl History {
                 return Err(ReadError::Line { line: number, why });
             }
             match serde_json::from_slice::<Record>(&line) {
-                Ok(record) => assembly
-                    .add(record)
-                    .map_err(|why| ReadError::Line { line: number, why })?,
+                Ok(record) => {
+                    assembly.add(record).map_err(|why| ReadError::Line { line: number, why })?
+                }
                 // Whoever wrote the line did not come to its end.
                 Err(_) if !line.ends_with(b"\n") => {
                     assembly.tear(Torn { line: number, bytes: line.len() });
