@@ -45,7 +45,7 @@
 //!   nodes.
 //! * A write is stored before it is sent, and sent again byte for byte until it is answered: after
 //!   a crash between the two, no key is out whose secret is not here.
-//! * A message is delivered once. Its one-time prekey's secret is erased in the transaction that
+//! * A message is delivered at most once. Its one-time prekey's secret is erased in the transaction that
 //!   stores the session; a message that does not open erases nothing.
 //! * Secrets lie sealed in the key store, under a passphrase or a key kept elsewhere.
 //! * A change of trust is an event that the application answers, never a silence; see [`trust`].

@@ -72,7 +72,8 @@ pub enum Received {
         session: Session,
     },
     /// It was delivered before. Do not send under this session before the peer has shown a fresh
-    /// ratchet key.
+    /// ratchet key. If a process ended between delivery and whatever the application does with a
+    /// payload, the payload is lost: ask for it again in the session.
     Duplicate {
         /// The session.
         session: Session,

@@ -150,6 +150,27 @@ async fn an_erased_secret_is_in_no_file_not_even_sealed() {
 }
 
 #[tokio::test]
+async fn what_a_crash_kept_from_being_erased_is_erased_at_the_next_start() {
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (bob, outgoing) = bob_and_message(&world, folder.path()).await;
+    let sealed = bob.store.sealed("one_time_prekey", 1);
+    *bob.store.crash_at.lock() = Some((CrashPoint::Committed, Crash::Fail));
+    bob.receive(&outgoing.message, b"ad").unwrap_err();
+    // Copied, because closing the store would clean up: a process that dies does not.
+    let after = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), after.path().join(entry.file_name())).unwrap();
+    }
+    assert_ne!(files_with(after.path(), &sealed), [""; 0], "the crash came before");
+    let bob = world.reopen(after.path());
+    assert_eq!(files_with(after.path(), &sealed), [""; 0], "erased");
+    let again = bob.receive(&outgoing.message, b"ad").unwrap();
+    assert!(matches!(again, Received::Duplicate { .. }), "{again:?}");
+}
+
+#[tokio::test]
 async fn no_secret_is_in_the_clear_in_any_file() {
     let world = World::new();
     let folder = tempfile::tempdir().unwrap();

@@ -113,8 +113,9 @@ impl SqliteKeyStore {
         };
         if migrated {
             tracing::info!("a key store of an older version was sealed and brought up to date");
-            store.empty_log()?;
         }
+        // Of the migration, and of whatever a crash has kept from being emptied.
+        store.empty_log()?;
         Ok(store)
     }
 
