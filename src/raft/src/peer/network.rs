@@ -1,8 +1,10 @@
 //! openraft's network, over the connections to the peers.
 //!
 //! Guarantees: appends of a shard to a follower are pipelined, up to [`PIPELINE_MAX`] without an
-//! answer, and their answers come back in order; a pre-vote asks the peer and is not granted when
-//! the peer is silent. Leaves out: the time limits of votes, which openraft is configured with.
+//! answer, and their answers come back in order; an append that only tells how far the log is
+//! committed waits a moment for the next entry and travels with it; a pre-vote asks the peer and is
+//! not granted when the peer is silent. Leaves out: the time limits of votes, which openraft is
+//! configured with.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -19,6 +21,8 @@ use openraft::{
     },
 };
 
+use tokio::time::{Instant, timeout_at};
+
 use super::{
     link::CallError,
     pool::PeerPool,
@@ -27,11 +31,14 @@ use super::{
 use crate::{
     config::Member,
     transfer::ShardSnapshot,
-    type_config::{SnapshotOf, TypeConfig, Vote},
+    type_config::{LogId, SnapshotOf, TypeConfig, Vote},
 };
 
 /// Appends of one shard to one follower that may wait for their answers.
 const PIPELINE_MAX: usize = 32;
+/// Time that a follower may learn later than it could how far the log is committed, so that it
+/// learns it with the next entry. Nobody waits for that: a reply needs the leader's state alone.
+const COMMIT_HOLD: Duration = Duration::from_millis(10);
 /// Time after which an append without an answer is given up. Longer than a slow sync of the
 /// follower's log, so that a loaded disk is not taken for a lost node; a broken connection ends
 /// the wait at once.
@@ -95,23 +102,28 @@ impl RaftNetworkV2<TypeConfig> for Network {
         Box::pin(async move {
             let shard = self.shard;
             let link = self.pool.link(self.target).await.map_err(|error| rpc_error(&error))?;
-            let answers = input.map(move |rpc| {
+            let answers = hold_commits(input).map(move |(held, rpc)| {
                 let link = Arc::clone(&link);
                 let prev = rpc.prev_log_id;
                 let last = rpc.entries.last().map(|entry| entry.log_id).or(prev);
                 async move {
                     let request = Request::Shard(shard, ShardRequest::Append(rpc));
-                    match link
-                        .call(request, APPEND_TIMEOUT)
-                        .await
-                        .map_err(|error| rpc_error(&error))?
-                    {
-                        Response::Append(response) => Ok(response.into_stream_result(prev, last)),
-                        other => Err(unexpected(other)),
-                    }
+                    let answer = link.call(request, APPEND_TIMEOUT).await;
+                    let result = match answer.map_err(|error| rpc_error(&error)) {
+                        Ok(Response::Append(response)) => {
+                            Ok(response.into_stream_result(prev, last))
+                        }
+                        Ok(other) => Err(unexpected(other)),
+                        Err(error) => Err(error),
+                    };
+                    // A follower that took the later request would have taken the held ones.
+                    let count = if matches!(result, Ok(Ok(_))) { held.len() } else { 0 };
+                    let held = held.into_iter().take(count).map(|prev| Ok(Ok(prev)));
+                    stream::iter(held.chain([result]).collect::<Vec<_>>())
                 }
             });
-            Ok(Box::pin(until_first_failure(answers.buffered(PIPELINE_MAX))) as AppendResults<'s>)
+            let answers = answers.buffered(PIPELINE_MAX).flatten();
+            Ok(Box::pin(until_first_failure(answers)) as AppendResults<'s>)
         })
     }
 
@@ -170,6 +182,28 @@ impl RaftNetworkV2<TypeConfig> for Network {
 }
 
 type AppendResults<'s> = BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>;
+
+/// Joins a request that only tells how far the log is committed with the one that follows it, if
+/// one does within [`COMMIT_HOLD`]. Yields requests, each with the last log ids before those that
+/// it stands for.
+fn hold_commits<S>(
+    requests: S,
+) -> impl Stream<Item = (Vec<Option<LogId>>, AppendEntriesRequest<TypeConfig>)>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+{
+    stream::unfold(requests.fuse(), |mut requests| async {
+        let mut request = requests.next().await?;
+        let mut held = Vec::new();
+        let until = Instant::now() + COMMIT_HOLD;
+        while request.entries.is_empty() {
+            let Ok(Some(next)) = timeout_at(until, requests.next()).await else { break };
+            held.push(request.prev_log_id);
+            request = next;
+        }
+        Some(((held, request), requests))
+    })
+}
 
 /// Ends the stream after its first failure or conflict: what was sent behind it does not count.
 fn until_first_failure<S, T, C, E>(results: S) -> impl Stream<Item = Result<Result<T, C>, E>>
