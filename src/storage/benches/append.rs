@@ -1,10 +1,10 @@
 //! What durability costs: the write-ahead log and the state engines on the disk of the build.
 //!
 //! Measures:
-//! - `wal/append`: a closed loop with so many entries in flight, over the groups of 16 shards. One
-//!   iteration is as many entries as are in flight, so the time is the latency of one entry (by
-//!   Little's law) and the rate is entries per second. `wal/write_and_sync` is the least that the
-//!   disk asks for one entry: a write in place and one sync, without a log.
+//! - `wal/append`: a closed loop with so many entries in flight, over the groups of the default
+//!   number of shards. One iteration is as many entries as are in flight, so the time is the latency
+//!   of one entry (by Little's law) and the rate is entries per second. `wal/write_and_sync` is the
+//!   least that the disk asks for one entry: a write in place and one sync, without a log.
 //! - `state/…/commit`: the changes that so many pops make, old retries removed as new ones come in.
 //! - `state/…/get`: a lot of one-time prekeys, and a key that is not there.
 //!

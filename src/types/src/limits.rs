@@ -8,7 +8,7 @@ pub const SLOTS: u16 = 1024;
 /// Greatest number of shards of a cluster.
 pub const SHARDS_MAX: u16 = 256;
 /// Number of shards when the operator does not say.
-pub const SHARDS_DEFAULT: u16 = 16;
+pub const SHARDS_DEFAULT: u16 = 4;
 
 /// Length of a user id in bytes.
 pub const USER_ID_MAX_BYTES: usize = 255;

@@ -66,8 +66,9 @@ pub const KEYS: &[Key] = &[
     text("cluster.name", Some("\"oncekey\""), "Name of the cluster; nodes of another are refused."),
     integer(
         "cluster.shards",
-        Some("16"),
-        "Number of shards, 1 to 256. Fixed when the cluster is formed.",
+        Some("4"),
+        "Number of shards, 1 to 256. Fixed when the cluster is formed. More are for nodes with many \
+         cores or far from each other; each makes every pop a little dearer.",
     ),
     list(
         "cluster.members",
