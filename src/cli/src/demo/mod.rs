@@ -65,7 +65,8 @@ pub(crate) async fn run(arguments: &Demo) -> Result<()> {
 
 async fn play(arguments: &Demo, screen: &Screen) -> Result<Tally> {
     let started = Instant::now();
-    let mut cluster = Cluster::builder().nodes(NODES).engine(arguments.engine).recorded().start().await?;
+    let mut cluster =
+        Cluster::builder().nodes(NODES).engine(arguments.engine).recorded().start().await?;
     screen.say(format_args!(
         "{NODES} nodes over {} serve in {}, after {} ms",
         cluster.engine(),
@@ -197,10 +198,7 @@ async fn kill_leader(
         run.in_flight()
     ));
     let leader = other_leader(cluster, user, node).await?;
-    screen.say(format_args!(
-        "node {leader} leads, {} ms later",
-        killed.elapsed().as_millis()
-    ));
+    screen.say(format_args!("node {leader} leads, {} ms later", killed.elapsed().as_millis()));
     cluster.restart(node).await?;
     screen.say(format_args!("node {node} is back"));
     Ok(node)

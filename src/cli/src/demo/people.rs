@@ -228,9 +228,8 @@ fn agree(alice: &Session, bob: &Session) -> bool {
 
 /// The keys handed out.
 fn keys(bundles: &[DeviceBundle]) -> Vec<Key> {
-    let key = |bundle: &DeviceBundle| {
-        Some(Key { device: bundle.device, id: bundle.one_time_prekey? })
-    };
+    let key =
+        |bundle: &DeviceBundle| Some(Key { device: bundle.device, id: bundle.one_time_prekey? });
     bundles.iter().filter_map(key).collect()
 }
 
