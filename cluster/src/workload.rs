@@ -2,7 +2,7 @@
 //!
 //! Guarantees: a fetch whose outcome is unknown, or that was answered without a quorum, is sent
 //! again under the same idempotency key until it is decided or the caller's patience ends. What
-//! every caller saw is in the [`History`].
+//! every caller saw is in the [`History`](crate::history::History).
 //!
 //! Leaves out: whether bundles are genuine, and what to do with them.
 

@@ -1,8 +1,8 @@
 //! Judging a history.
 //!
 //! One file for each invariant that a history must satisfy, numbered 1 to 9; two more that judge
-//! the whole: the [witness] replays the operations in the order of their log indexes, and the
-//! [search] looks for an order of a short history without any hint.
+//! the whole: the `witness` replays the operations in the order of their log indexes, and the
+//! `search` looks for an order of a short history without any hint.
 //!
 //! Guarantees: a checker looks at the history alone and names the operations that break its
 //! invariant. None blames a cluster for what a lost reply may explain: a call without an answer
