@@ -10,7 +10,7 @@ use super::{
     invented::{Random, Size, execution},
     mistakes::{MISTAKES, Mistake},
 };
-use crate::history::{History, record::Record, write_records};
+use crate::history::{History, record::Record};
 
 fn judged(records: &[Record]) -> Report {
     check(&History::from_records(records.iter().cloned()).unwrap())
@@ -83,28 +83,4 @@ fn there_is_a_place_for_every_mistake() {
         }
     }
     assert!(planted.values().all(|times| *times >= 10), "{planted:?}");
-}
-
-/// Run it with `cargo test --release -p oncekey-cluster -- --ignored --nocapture million`.
-#[test]
-#[ignore = "takes a minute and is a measurement in release builds only"]
-fn a_million_operations_are_judged_within_a_minute() {
-    let dir = tempfile::tempdir().unwrap();
-    for (name, size) in [
-        ("1,000 users", Size { users: 1000, steps: 900_000, overlap: 3000 }),
-        ("one user", Size { users: 1, steps: 900_000, overlap: 3000 }),
-    ] {
-        let path = dir.path().join(name);
-        write_records(&path, &execution(1, size)).unwrap();
-        let bytes = std::fs::metadata(&path).unwrap().len();
-        let began = std::time::Instant::now();
-        let history = History::open(&path).unwrap();
-        let read = began.elapsed();
-        let report = check(&history);
-        let took = began.elapsed();
-        println!("{name}: {bytes} bytes, read in {read:?}, judged in {:?}\n{report}", took - read);
-        assert_eq!(report.violated(), 0, "{report}");
-        assert!(report.summary.operations >= 1_000_000);
-        assert!(took.as_secs() < 60, "took {took:?}");
-    }
 }

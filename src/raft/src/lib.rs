@@ -8,8 +8,8 @@
 //! business of `oncekey-store`.
 //!
 //! This is the only crate that names openraft. Start with [`Node`], then `router` (any node, always
-//! an answer), `forwarder` and `batcher` (many commands, one frame and one entry), `machine` and `log_store` (what openraft
-//! writes and reads), and `peer` (what nodes say to each other).
+//! an answer), `forwarder` and `batcher` (many commands, one frame and one entry), `machine` and
+//! `log_store` (what openraft writes and reads), and `peer` (what nodes say to each other).
 
 mod batcher;
 mod codec;

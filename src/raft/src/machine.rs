@@ -22,6 +22,7 @@ use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     storage::{EntryResponder, RaftStateMachine, Snapshot},
 };
+use tokio::task::JoinHandle;
 
 use crate::{
     codec::{StateHeader, decode_header, encode_header},
@@ -60,6 +61,8 @@ pub(crate) struct Machine {
     engine: StateEngine,
     space: ShardSpace,
     header: StateHeader,
+    /// The last flush that was begun; one at a time.
+    flush: Option<JoinHandle<()>>,
     faults: FaultSink,
 }
 
@@ -71,7 +74,7 @@ impl Machine {
         faults: FaultSink,
     ) -> Result<Self, io::Error> {
         let header = read_header(&space).map_err(|error| faults.raise_io(&*error))?;
-        Ok(Self { engine, space, header, faults })
+        Ok(Self { engine, space, header, flush: None, faults })
     }
 
     fn apply_entry(&mut self, entry: &Entry) -> Result<Outcomes, BoxError> {
@@ -99,20 +102,20 @@ impl Machine {
         } else {
             self.space.commit(changes, &header)?;
         }
-        if self.space.is_flush_due() {
-            self.flush();
+        if self.space.is_flush_due() && self.flush.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.flush = Some(self.begin_flush());
         }
         Ok(Outcomes(outcomes))
     }
 
     /// Hands what has been committed to the engine, beside everything else.
-    fn flush(&self) {
+    fn begin_flush(&self) -> JoinHandle<()> {
         let (space, faults) = (self.space.clone(), self.faults.clone());
         tokio::task::spawn_blocking(move || {
             if let Err(error) = space.flush() {
                 faults.raise_io(&error);
             }
-        });
+        })
     }
 }
 

@@ -81,12 +81,10 @@ impl ShardSpace {
         Ok(())
     }
 
-    /// Whether enough has been gathered that [`flush`](Self::flush) should be called, and nobody is
-    /// at it.
+    /// Whether enough has been gathered that [`flush`](Self::flush) should be called.
     #[must_use]
     pub fn is_flush_due(&self) -> bool {
-        let current = self.shard.current();
-        current.buffer.bytes() >= FLUSH_BYTES && !current.buffer.is_flushing()
+        self.shard.current().buffer.bytes() >= FLUSH_BYTES
     }
 
     /// Hands what has been committed to the engine. Blocks; commits go on beside it.
