@@ -31,7 +31,7 @@ use self::{
 };
 pub use names::{Name, Names};
 pub use record::Replica;
-pub use recorder::{Recorder, write_records};
+pub use recorder::Recorder;
 pub use summary::Summary;
 
 /// One line of a history in bytes; an upload of the greatest size is well below it.

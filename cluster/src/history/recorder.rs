@@ -203,20 +203,3 @@ impl fmt::Debug for Recorder {
         f.debug_tuple("Recorder").field(&self.path()).finish()
     }
 }
-
-/// Writes records that have their times already, one line each.
-///
-/// # Errors
-///
-/// When `path` cannot be written.
-pub fn write_records<'a>(
-    path: &Path,
-    records: impl IntoIterator<Item = &'a Record>,
-) -> io::Result<()> {
-    let mut out = io::BufWriter::new(File::create(path)?);
-    for record in records {
-        serde_json::to_writer(&mut out, record)?;
-        out.write_all(b"\n")?;
-    }
-    out.flush()
-}
