@@ -16,6 +16,7 @@ pub mod header;
 pub mod key;
 pub mod path;
 pub mod problem;
+pub mod report;
 pub mod user;
 
 pub use base64url::Base64;

@@ -23,6 +23,8 @@ pub const DEVICE_LIST: &str = "/v1/users/{user}/device-list";
 pub const USER_BUNDLES: &str = "/v1/users/{user}/bundles";
 /// `POST`: fetch the bundles of several users.
 pub const BUNDLES: &str = "/v1/bundles";
+/// `POST`: why handshakes failed, in numbers.
+pub const REPORTS: &str = "/v1/reports";
 
 /// `GET`, admin: the process runs.
 pub const LIVEZ: &str = "/livez";

@@ -151,6 +151,9 @@ codes! {
     UnsupportedMediaType =
         "unsupported_media_type", 415, "The body must be application/json", No;
 
+    /// The caller has reported a moment ago; nothing was counted.
+    TooManyReports = "too_many_reports", 429, "The caller has reported a moment ago", No;
+
     /// JSON of another form: a field is missing, unknown, or of the wrong type.
     InvalidBody = "invalid_body", 422, "The body does not have the required form", No;
     /// A list has too many or too few members, or is out of order.

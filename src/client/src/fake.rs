@@ -15,6 +15,7 @@ use oncekey_api::{
     device::{AddOneTimePreKeys, Pool, Register, Registered, ReplaceSignedPreKey, Status},
     key::{DeviceList, IdentityKey, OneTimePreKey, SignedPreKey},
     problem::Members,
+    report::Report,
     user::{Device, DeviceListPut, User},
 };
 use oncekey_types::{
@@ -58,6 +59,7 @@ struct Inner {
     registrations: u32,
     as_of: Option<TimestampMs>,
     low_watermark: Option<u32>,
+    reports: Vec<Report>,
 }
 
 #[derive(Default)]
@@ -149,6 +151,11 @@ impl FakeServer {
         self.0.lock().as_of = as_of;
     }
 
+    /// What devices have reported.
+    pub(crate) fn reports(&self) -> Vec<Report> {
+        self.0.lock().reports.clone()
+    }
+
     pub(crate) fn forget(&self, user: &str) {
         self.0.lock().users.remove(user);
     }
@@ -206,6 +213,10 @@ impl Inner {
         let (path, _query) = call.path.split_once('?').unwrap_or((&call.path, ""));
         if path == oncekey_api::path::BUNDLES {
             return self.fetch_many(call);
+        }
+        if path == oncekey_api::path::REPORTS {
+            self.reports.push(serde_json::from_slice(&call.body).unwrap());
+            return Ok(Vec::new());
         }
         let parts: Vec<_> = path.trim_start_matches("/v1/users/").split('/').collect();
         let user = UserId::new(parts[0]).unwrap();

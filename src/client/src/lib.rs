@@ -70,8 +70,8 @@ mod wire;
 pub use client::{
     BundleRefused, ChangeDevicesError, Client, Clock, Config, DeviceBundle, DeviceOutcome, FanOut,
     FetchError, FetchOptions, Fetched, InitiateError, ListError, NewDevice, NoSafetyNumber,
-    NotSent, Outgoing, Published, ReceiveError, Received, ServerEvent, StatusReport, SystemClock,
-    Tended, UserFetched, WhyGone, WriteError, Written,
+    NotSent, Outgoing, Published, ReceiveError, Received, Reports, ServerEvent, StatusReport,
+    SystemClock, Tended, UserFetched, WhyGone, WriteError, Written,
 };
 pub use keystore::{Export, Session, SessionId, SqliteKeyStore, StoreKey, Unlock};
 pub use machine::{Demand, Lifetimes, PoolPlan};

@@ -14,7 +14,9 @@ use oncekey_store::{command::Command, outcome::Outcome};
 use oncekey_types::{LogIndex, NodeId, ShardId, TimestampMs, UserId};
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::{auth::Authenticator, config::Http, metrics::Metrics, reply};
+use crate::{
+    auth::Authenticator, config::Http, handlers::reports::Reporters, metrics::Metrics, reply,
+};
 
 /// Signatures up to which an upload is verified where it arrives; more go to another thread.
 const INLINE_SIGNATURES_MAX: usize = 4;
@@ -26,6 +28,7 @@ pub(crate) struct App {
     pub(crate) http: Http,
     pub(crate) low_watermark: u32,
     pub(crate) metrics: Metrics,
+    pub(crate) reporters: Reporters,
     /// Requests that may be served at once.
     pub(crate) requests: Semaphore,
     /// Uploads that may be verified at once: one for each core, so that the rest of the node
@@ -48,6 +51,7 @@ impl App {
             authenticator,
             http,
             low_watermark,
+            reporters: Reporters::default(),
             requests: Semaphore::new(http.concurrency_max),
             verifications: Semaphore::new(cores),
             draining: AtomicBool::new(false),

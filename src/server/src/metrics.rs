@@ -5,7 +5,7 @@
 
 use std::{fmt, time::Duration};
 
-use oncekey_api::{Code, bundle::OneTimePreKeyStatus};
+use oncekey_api::{Code, bundle::OneTimePreKeyStatus, report::Reason};
 use oncekey_raft::{Node, NodeStatus};
 use prometheus_client::{
     collector::Collector,
@@ -43,6 +43,11 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
 /// What became of the fetch of one user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FetchOutcome {
@@ -76,6 +81,7 @@ pub(crate) struct Metrics {
     fetches: Family<OutcomeLabels, Counter>,
     bundles: Family<StatusLabels, Counter>,
     signatures: Counter,
+    failures: Family<ReasonLabels, Counter>,
 }
 
 impl Metrics {
@@ -90,6 +96,7 @@ impl Metrics {
             fetches: Family::default(),
             bundles: Family::default(),
             signatures: Counter::default(),
+            failures: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -123,6 +130,16 @@ impl Metrics {
             "Signatures of uploads verified",
             metrics.signatures.clone(),
         );
+        registry.register(
+            "handshake_failures",
+            "Handshakes that failed, as devices report them, by reason",
+            metrics.failures.clone(),
+        );
+        // A line at zero says more than no line.
+        for reason in Reason::ALL {
+            metrics.failed(*reason, 0);
+        }
+        let registry = &mut metrics.registry;
         registry.register_collector(Box::new(NodeCollector(node.clone())));
         metrics
     }
@@ -159,6 +176,12 @@ impl Metrics {
 
     pub(crate) fn signatures_checked(&self, number: u64) {
         self.signatures.inc_by(number);
+    }
+
+    /// Counts handshakes that a device reports as failed.
+    pub(crate) fn failed(&self, reason: Reason, count: u32) {
+        let labels = ReasonLabels { reason: reason.as_str() };
+        self.failures.get_or_create(&labels).inc_by(count.into());
     }
 
     /// All metrics as text.

@@ -61,6 +61,10 @@ pub const BUCKETS_PER_SHARD_MAX: u64 = 1 << 20;
 pub const HEAD_MAX_BYTES: usize = 16 * 1024;
 /// Body of an HTTP request in bytes.
 pub const BODY_MAX_BYTES: usize = 64 * 1024;
+/// Handshakes that one report counts for one reason.
+pub const REPORT_COUNT_MAX: u32 = 10_000;
+/// Callers of whom a node remembers that they have reported; beyond, the oldest is forgotten early.
+pub const REPORTERS_MAX: usize = 64 * 1024;
 /// One frame between two nodes, in bytes.
 pub const FRAME_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// One chunk of a snapshot in bytes.

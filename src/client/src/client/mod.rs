@@ -9,6 +9,7 @@ mod devices;
 mod fan_out;
 mod fetch;
 mod handshake;
+mod report;
 mod tend;
 mod trust;
 mod write;
@@ -32,10 +33,12 @@ pub use devices::{ChangeDevicesError, ListError};
 pub use fan_out::{DeviceOutcome, FanOut, NotSent};
 pub use fetch::{BundleRefused, DeviceBundle, FetchError, FetchOptions, Fetched, UserFetched};
 pub use handshake::{InitiateError, Outgoing, ReceiveError, Received, WhyGone};
+pub use report::Reports;
 pub use tend::{ServerEvent, Tended};
 pub use trust::NoSafetyNumber;
 pub use write::{Published, StatusReport, WriteError, Written};
 
+use self::report::Tally;
 use crate::{
     keystore::{self, Export, KeyStore, SqliteKeyStore},
     machine::{Device, Lifetimes, PoolPlan},
@@ -68,6 +71,8 @@ pub struct Config {
     pub pool: PoolPlan,
     /// What to do with devices that a pinned account key adds.
     pub new_devices: NewDevices,
+    /// Whether the servers are told why handshakes fail.
+    pub reports: Reports,
     /// The clock.
     pub clock: Box<dyn Clock>,
 }
@@ -78,6 +83,7 @@ impl Default for Config {
             lifetimes: Lifetimes::default(),
             pool: PoolPlan::default(),
             new_devices: NewDevices::default(),
+            reports: Reports::default(),
             clock: Box::new(SystemClock),
         }
     }
@@ -120,7 +126,7 @@ pub struct Client<T, S = SqliteKeyStore> {
     config: Config,
     /// Held through a write: a device has one write under way.
     turn: tokio::sync::Mutex<()>,
-    failures: Mutex<BTreeMap<Failure, u64>>,
+    tally: Mutex<Tally>,
 }
 
 impl<T: Transport, S: KeyStore> Client<T, S> {
@@ -158,7 +164,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             transport,
             config: Config::default(),
             turn: tokio::sync::Mutex::new(()),
-            failures: Mutex::default(),
+            tally: Mutex::default(),
         })
     }
 
@@ -178,7 +184,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             transport,
             config: self.config,
             turn: self.turn,
-            failures: self.failures,
+            tally: self.tally,
         }
     }
 
@@ -209,10 +215,11 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         self.store.export()
     }
 
-    /// How many handshakes failed since the client was opened, by reason.
+    /// How many handshakes failed since the client was opened, by reason. What the servers are told
+    /// of it, see [`Reports`].
     #[must_use]
     pub fn failures(&self) -> BTreeMap<Failure, u64> {
-        self.failures.lock().clone()
+        self.tally.lock().counted().clone()
     }
 
     fn now(&self) -> TimestampMs {
@@ -220,9 +227,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     }
 
     fn count(&self, failure: Failure) {
-        let mut failures = self.failures.lock();
-        let count = failures.entry(failure).or_default();
-        *count = count.saturating_add(1);
+        self.tally.lock().count(failure);
     }
 
     /// Runs a transaction of the store where it may block.

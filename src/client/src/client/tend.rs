@@ -52,9 +52,9 @@ pub struct Tended {
 
 impl<T: Transport, S: KeyStore> Client<T, S> {
     /// Does what is due: deletes secrets whose time is over, sends a write that was left
-    /// unanswered, replaces the signed prekey when it is old, and adds one-time prekeys when the
-    /// pool is at the watermark of the [`PoolPlan`] or of the server. None when the device is not
-    /// registered.
+    /// unanswered, replaces the signed prekey when it is old, adds one-time prekeys when the pool
+    /// is at the watermark of the [`PoolPlan`] or of the server, and [reports](Self::report) why
+    /// handshakes failed. None when the device is not registered.
     ///
     /// # Errors
     ///
@@ -89,6 +89,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             self.fill(target, &mut pool, &mut attempts).await?;
         }
         let due = self.due_in(pool.signed_prekey).await?;
+        self.report_if_due(&mut attempts).await;
         Ok(Some(Tended {
             rotated,
             added: pool.count.saturating_sub(count),

@@ -5,4 +5,5 @@
 pub(crate) mod admin;
 pub(crate) mod bundles;
 pub(crate) mod devices;
+pub(crate) mod reports;
 pub(crate) mod users;

@@ -210,3 +210,29 @@ async fn an_operator_sees_health_metrics_and_the_cluster() {
     assert_eq!(cluster["shards"].as_array().unwrap().len(), 2);
     assert_eq!(cluster["shards"][0]["leader"], 1);
 }
+
+#[tokio::test]
+async fn a_report_moves_a_counter_for_each_reason_and_a_caller_reports_once_in_a_minute() {
+    let node = Fixture::start().await;
+    let report = |caller: &str| {
+        let counts = json!({"opk_missing": 2, "spk_unknown": 1, "signature_invalid": 4});
+        Request::json("POST", path::REPORTS, &counts).header("Oncekey-Caller", caller)
+    };
+    for caller in ["alice", "bob"] {
+        let reply = node.send(report(caller)).await;
+        assert_eq!((reply.status, reply.body.as_str()), (204, ""));
+    }
+    let again = node.send(report("alice")).await;
+    assert_eq!((again.status, again.problem_code().as_str()), (429, "too_many_reports"));
+    let metrics = node.ask_admin(Request::get("/metrics")).await.body;
+    for line in [
+        "oncekey_handshake_failures_total{reason=\"opk_missing\"} 4",
+        "oncekey_handshake_failures_total{reason=\"spk_unknown\"} 2",
+        "oncekey_handshake_failures_total{reason=\"signature_invalid\"} 8",
+        "oncekey_handshake_failures_total{reason=\"opk_reused\"} 0",
+        "oncekey_http_requests_total{endpoint=\"report\",code=\"too_many_reports\"} 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+    assert!(!metrics.contains("alice") && !metrics.contains("bob"), "{metrics}");
+}

@@ -489,3 +489,23 @@ async fn bad_requests_of_operators_change_nothing() {
     assert_eq!((lost.status, lost.problem_code().as_str()), (404, "not_found"));
     assert_eq!(node.ask_admin(Request::get(path::CLUSTER)).await.json()["members"], before);
 }
+
+#[tokio::test]
+async fn a_bad_report_moves_no_counter() {
+    let (node, bob) = node_with_bob().await;
+    let good = Request::json("POST", path::REPORTS, &json!({"replay": 1}));
+    let mut cases = bad_bodies(&good);
+    let counts = |counts: Value| Request::json("POST", path::REPORTS, &counts);
+    for (name, bad, code) in [
+        ("another reason", json!({"replay": 1, "peer": 1}), "invalid_body"),
+        ("a name", json!({"replay": "bob"}), "invalid_body"),
+        ("a negative count", json!({"replay": -1}), "invalid_body"),
+        ("too many", json!({"replay": limits::REPORT_COUNT_MAX + 1}), "limit_exceeded"),
+    ] {
+        cases.push(case(name, counts(bad), 422, code));
+    }
+    refuse_all(&node, &bob, cases).await;
+    let metrics = node.ask_admin(Request::get("/metrics")).await.body;
+    let line = "oncekey_handshake_failures_total{reason=\"replay\"} 0";
+    assert!(metrics.lines().any(|found| found == line), "{metrics}");
+}

@@ -7,6 +7,7 @@ mod fan_out;
 mod fetch;
 mod handshake;
 mod publish;
+mod report;
 mod tend;
 mod trust;
 mod weather;
