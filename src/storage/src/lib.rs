@@ -8,5 +8,8 @@
 //! layer and the state machine own their formats. This is the only crate that names fjall or sled.
 
 pub mod disk;
+mod machine;
 pub mod state;
 pub mod wal;
+
+pub use machine::SimMachine;

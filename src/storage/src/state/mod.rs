@@ -19,6 +19,7 @@ mod cache;
 mod engine;
 mod fjall;
 mod key;
+mod memory;
 mod shard;
 #[cfg(feature = "sled")]
 mod sled;
@@ -34,6 +35,7 @@ use oncekey_types::ShardId;
 
 use self::cache::RecordCache;
 use self::engine::Engine;
+pub use self::memory::MemoryState;
 use self::shard::Shard;
 pub use self::shard::{ShardReader, ShardSpace, ShardView, Staging};
 
@@ -61,16 +63,6 @@ pub enum EngineKind {
 }
 
 impl EngineKind {
-    /// Whether a commit of a shard may have to wait until no [`ShardView`] of it is left.
-    #[must_use]
-    pub fn views_block_commits(self) -> bool {
-        match self {
-            Self::Fjall => false,
-            #[cfg(feature = "sled")]
-            Self::Sled => true,
-        }
-    }
-
     fn name(self) -> &'static str {
         match self {
             Self::Fjall => "fjall",
@@ -189,7 +181,6 @@ pub struct EngineStats {
 /// The opened state of a node. Clones share it.
 #[derive(Clone)]
 pub struct StateEngine {
-    kind: EngineKind,
     engine: Arc<dyn Engine>,
     cache: Arc<RecordCache>,
     shards: Arc<Mutex<BTreeMap<ShardId, Arc<Shard>>>>,
@@ -222,14 +213,28 @@ impl StateEngine {
             #[cfg(feature = "sled")]
             EngineKind::Sled => Arc::new(sled::Sled::open(&dir, &blocks)?),
         };
-        check_format(&*engine)?;
-        Ok(Self { kind, engine, cache, shards: Arc::default() })
+        Self::over(engine, cache)
     }
 
-    /// Which engine it is.
+    /// Opens a state in memory, for simulations.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Format`] when it was written by another version.
+    pub fn in_memory(state: &MemoryState, options: &EngineOptions) -> Result<Self, EngineError> {
+        let cache = Arc::new(RecordCache::new(options.cache_bytes / 2));
+        Self::over(Arc::new(state.mount()), cache)
+    }
+
+    fn over(engine: Arc<dyn Engine>, cache: Arc<RecordCache>) -> Result<Self, EngineError> {
+        check_format(&*engine)?;
+        Ok(Self { engine, cache, shards: Arc::default() })
+    }
+
+    /// Whether a commit of a shard may have to wait until no [`ShardView`] of it is left.
     #[must_use]
-    pub fn kind(&self) -> EngineKind {
-        self.kind
+    pub fn views_block_commits(&self) -> bool {
+        !self.engine.has_snapshots()
     }
 
     /// The space of one shard. The first call for a shard removes what an interrupted snapshot left

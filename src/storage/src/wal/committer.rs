@@ -1,4 +1,4 @@
-//! The one thread that writes the log.
+//! What writes the log, on one thread.
 //!
 //! Guarantees: takes the whole queue, writes it as one batch, syncs once, then calls the jobs'
 //! [`Done`]s in the order of submission. A batch is written only after every batch before it has
@@ -91,22 +91,32 @@ impl Committer {
         self.shared.enter_committer();
         loop {
             let idle_ms = self.options.idle_mark_ms.filter(|_| !self.marked);
-            let (finished, waiting) =
-                match self.shared.next_work(idle_ms.map(Duration::from_millis)) {
-                    Work::Batch(jobs, committed) => self.commit(jobs, committed),
-                    Work::Idle(committed) => (self.mark(committed), Vec::new()),
-                    Work::Close(committed) => {
-                        return match self.mark(committed) {
-                            Ok(()) => self.shared.end(),
-                            Err(fault) => self.shared.fail(&fault, Vec::new()),
-                        };
-                    }
-                };
-            if let Err(fault) = finished {
-                self.shared.fail(&fault, waiting);
+            if !self.step(idle_ms.map(Duration::from_millis)) {
                 return;
             }
         }
+    }
+
+    /// Does the next work, after waiting for it as long as `idle`; `false` when the log has been
+    /// closed or has failed.
+    pub(super) fn step(&mut self, idle: Option<Duration>) -> bool {
+        let (finished, waiting) = match self.shared.next_work(idle) {
+            Work::Batch(jobs, committed) => self.commit(jobs, committed),
+            Work::Idle(committed) => (self.mark(committed), Vec::new()),
+            Work::Close(committed) => {
+                match self.mark(committed) {
+                    Ok(()) => self.shared.end(),
+                    Err(fault) => self.shared.fail(&fault, Vec::new()),
+                }
+                return false;
+            }
+            Work::Ended => return false,
+        };
+        if let Err(fault) = finished {
+            self.shared.fail(&fault, waiting);
+            return false;
+        }
+        true
     }
 
     /// Writes a batch that nobody waits for, so that the one before it is known to have been

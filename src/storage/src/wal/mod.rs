@@ -31,6 +31,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -44,7 +45,7 @@ use crate::disk::{Disk, DiskFile};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct GroupId(pub u32);
 
-/// Called once, on the committer thread (or at once on the caller's, when the log has already
+/// Called once, on the thread that writes (or at once on the caller's, when the log has already
 /// failed), with whether the record is durable. Must not block.
 pub type Done = Box<dyn FnOnce(Result<(), WalFault>) + Send>;
 
@@ -244,7 +245,15 @@ pub struct Wal {
 
 struct Inner {
     shared: Arc<Shared>,
-    committer: Mutex<Option<JoinHandle<()>>>,
+    worker: Worker,
+}
+
+/// Where the committer works.
+enum Worker {
+    /// On a thread of its own.
+    Thread(Mutex<Option<JoinHandle<()>>>),
+    /// On the thread that calls [`Wal::work`].
+    Caller(Box<Mutex<Committer>>),
 }
 
 impl Wal {
@@ -257,37 +266,48 @@ impl Wal {
     /// when another version wrote it, [`OpenError::Fault`] when the file system fails.
     pub fn open(
         disk: Arc<dyn Disk>,
-        mut options: WalOptions,
+        options: WalOptions,
         on_fault: impl Fn(&WalFault) + Send + Sync + 'static,
     ) -> Result<(Self, Recovery), OpenError> {
-        options.segment_bytes = options.segment_bytes.min(SEGMENT_MAX_BYTES);
-        let recovered = recovery::recover(&disk, &options)?;
-        let checkpoint = recovered.checkpoint();
-        let groups = checkpoint.iter().map(|(id, state)| (*id, state.recovered())).collect();
-        let shared = Arc::new(Shared::new(
-            recovered.index,
-            recovered.segments,
-            options.queue_bytes,
-            Box::new(on_fault),
-        ));
-        let mut committer = Committer::new(
-            disk,
-            options,
-            shared.clone(),
-            checkpoint,
-            recovered.active,
-            recovered.sequence,
-            recovered.spares,
-        );
-        // Covers what a torn write left behind, and shows that the last batch is durable now.
-        committer.mark(BTreeMap::new())?;
-        committer.recycle()?;
+        let (committer, shared, recovery) = recover(disk, options, Box::new(on_fault), None)?;
         let thread = std::thread::Builder::new()
             .name("wal".to_owned())
             .spawn(move || committer.run())
             .map_err(|error| WalFault::of("starting the thread of", "the log", error))?;
-        let inner = Inner { shared, committer: Mutex::new(Some(thread)) };
-        Ok((Self { inner: Arc::new(inner) }, Recovery { groups }))
+        let worker = Worker::Thread(Mutex::new(Some(thread)));
+        Ok((Self { inner: Arc::new(Inner { shared, worker }) }, recovery))
+    }
+
+    /// The same without a thread: the log is written when [`work`](Self::work) is called, and
+    /// `wake` is called when there is something to write. For a simulation: everything happens on
+    /// the thread that opens the log, and nothing is waited for there.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_without_thread(
+        disk: Arc<dyn Disk>,
+        options: WalOptions,
+        on_fault: impl Fn(&WalFault) + Send + Sync + 'static,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Result<(Self, Recovery), OpenError> {
+        let (committer, shared, recovery) =
+            recover(disk, options, Box::new(on_fault), Some(Box::new(wake)))?;
+        shared.enter_committer();
+        let worker = Worker::Caller(Box::new(Mutex::new(committer)));
+        Ok((Self { inner: Arc::new(Inner { shared, worker }) }, recovery))
+    }
+
+    /// Writes one batch of what is queued, or notes that the log is idle. `false` when the log has
+    /// ended, or is written by a thread of its own.
+    #[must_use]
+    pub fn work(&self) -> bool {
+        match &self.inner.worker {
+            Worker::Thread(_) => false,
+            Worker::Caller(committer) => {
+                committer.lock().unwrap_or_else(PoisonError::into_inner).step(Some(Duration::ZERO))
+            }
+        }
     }
 
     /// Appends `entries`, the first at `first_index`, which must follow the group's last entry (or
@@ -434,12 +454,22 @@ impl Wal {
 impl Inner {
     fn shutdown(&self) {
         self.shared.close();
-        let thread = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && !self.shared.is_committer()
-        {
-            // It catches the panics of others and has none of its own.
-            let _ = thread.join();
+        match &self.worker {
+            Worker::Thread(thread) => {
+                let thread = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(thread) = thread
+                    && !self.shared.is_committer()
+                {
+                    // It catches the panics of others and has none of its own.
+                    let _ = thread.join();
+                }
+            }
+            Worker::Caller(committer) => {
+                // Held when the last handle goes inside a `Done`: whoever works goes on to the end.
+                if let Ok(mut committer) = committer.try_lock() {
+                    while committer.step(Some(Duration::ZERO)) {}
+                }
+            }
         }
     }
 }
@@ -448,6 +478,39 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.shutdown();
     }
+}
+
+/// Opens what is on `disk`, up to the point where a committer can go on.
+fn recover(
+    disk: Arc<dyn Disk>,
+    mut options: WalOptions,
+    on_fault: Box<dyn Fn(&WalFault) + Send + Sync>,
+    wake: Option<Box<dyn Fn() + Send + Sync>>,
+) -> Result<(Committer, Arc<Shared>, Recovery), OpenError> {
+    options.segment_bytes = options.segment_bytes.min(SEGMENT_MAX_BYTES);
+    let recovered = recovery::recover(&disk, &options)?;
+    let checkpoint = recovered.checkpoint();
+    let groups = checkpoint.iter().map(|(id, state)| (*id, state.recovered())).collect();
+    let shared = Arc::new(Shared::new(
+        recovered.index,
+        recovered.segments,
+        options.queue_bytes,
+        on_fault,
+        wake,
+    ));
+    let mut committer = Committer::new(
+        disk,
+        options,
+        shared.clone(),
+        checkpoint,
+        recovered.active,
+        recovered.sequence,
+        recovered.spares,
+    );
+    // Covers what a torn write left behind, and shows that the last batch is durable now.
+    committer.mark(BTreeMap::new())?;
+    committer.recycle()?;
+    Ok((committer, shared, Recovery { groups }))
 }
 
 fn read_record(file: &dyn DiskFile, location: Location) -> io::Result<Option<(GroupId, Record)>> {

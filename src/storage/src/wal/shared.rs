@@ -44,6 +44,8 @@ pub(super) enum Work {
     Batch(Vec<Job>, BTreeMap<GroupId, Bytes>),
     Idle(BTreeMap<GroupId, Bytes>),
     Close(BTreeMap<GroupId, Bytes>),
+    /// The log has ended.
+    Ended,
 }
 
 pub(super) struct Shared {
@@ -52,6 +54,8 @@ pub(super) struct Shared {
     room: Condvar,
     queue_bytes: usize,
     on_fault: Box<dyn Fn(&WalFault) + Send + Sync>,
+    /// Told of work beside the committer's thread, if there is one.
+    wake: Option<Box<dyn Fn() + Send + Sync>>,
     committer: OnceLock<ThreadId>,
 }
 
@@ -72,6 +76,7 @@ impl Shared {
         segments: Segments,
         queue_bytes: usize,
         on_fault: Box<dyn Fn(&WalFault) + Send + Sync>,
+        wake: Option<Box<dyn Fn() + Send + Sync>>,
     ) -> Self {
         let state = State {
             index,
@@ -89,6 +94,7 @@ impl Shared {
             room: Condvar::new(),
             queue_bytes,
             on_fault,
+            wake,
             committer: OnceLock::new(),
         }
     }
@@ -124,7 +130,7 @@ impl Shared {
                 state.queued_bytes += bytes;
                 state.queue.push_back(Job { group, request, ticket, done, bytes });
                 if state.queue.len() == 1 {
-                    self.work.notify_one();
+                    self.wake();
                 }
             }
             Err(fault) => {
@@ -133,6 +139,13 @@ impl Shared {
                     done(Err(fault));
                 }
             }
+        }
+    }
+
+    fn wake(&self) {
+        self.work.notify_one();
+        if let Some(wake) = &self.wake {
+            wake();
         }
     }
 
@@ -149,6 +162,9 @@ impl Shared {
         let deadline = idle.map(|idle| Instant::now() + idle);
         let mut state = self.lock();
         loop {
+            if state.ended.is_some() {
+                return Work::Ended;
+            }
             if !state.queue.is_empty() {
                 let jobs = state.take_batch();
                 self.room.notify_all();
@@ -173,7 +189,7 @@ impl Shared {
     /// Takes nothing more in; what is queued is still written.
     pub(super) fn close(&self) {
         self.lock().closing = true;
-        self.work.notify_one();
+        self.wake();
         self.room.notify_all();
     }
 

@@ -186,3 +186,42 @@ fn a_log_on_a_real_disk_is_there_when_opened_again() {
     let (wal, recovery) = open();
     assert_eq!(read_content(&wal, &recovery), model.content());
 }
+
+#[test]
+fn a_log_without_a_thread_writes_when_it_is_told_to() {
+    let disk = SimDisk::new();
+    let woken = Arc::new(AtomicUsize::new(0));
+    let wake = {
+        let woken = woken.clone();
+        move || {
+            woken.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let open = |wake: Box<dyn Fn() + Send + Sync>| {
+        Wal::open_without_thread(Arc::new(disk.mount()), options(), |_| (), wake).unwrap()
+    };
+    let (wal, _) = open(Box::new(wake));
+    let durable = Arc::new(AtomicUsize::new(0));
+    for vote in 1..=2u8 {
+        let durable = durable.clone();
+        let done = Box::new(move |result: Result<(), WalFault>| {
+            result.unwrap();
+            durable.store(vote.into(), Ordering::Relaxed);
+        });
+        wal.save_vote(GROUP, vec![vote].into(), done);
+    }
+    assert_eq!((woken.load(Ordering::Relaxed), durable.load(Ordering::Relaxed)), (1, 0));
+    assert!(wal.work());
+    assert_eq!(durable.load(Ordering::Relaxed), 2, "one batch takes all that waits");
+
+    wal.save_vote(GROUP, vec![3].into(), Box::new(|_| ()));
+    disk.power_cut(Tear::Nothing);
+    drop(wal);
+    let (wal, recovery) = open(Box::new(|| ()));
+    assert_eq!(recovery.groups[&GROUP].vote.as_deref(), Some(&[2][..]));
+
+    wal.save_vote(GROUP, vec![4].into(), Box::new(|_| ()));
+    drop(wal);
+    let (_, recovery) = open(Box::new(|| ()));
+    assert_eq!(recovery.groups[&GROUP].vote.as_deref(), Some(&[4][..]));
+}
