@@ -6,8 +6,9 @@
 //! endpoint, after a growing, jittered pause. A refusal is final. No call takes longer than its
 //! deadline, no reply is read beyond its limit.
 //!
-//! Leaves out: TLS. `pool` is the one place that names a connector.
+//! Leaves out: TLS, which a [`Dial`] of the application may bring.
 
+mod connect;
 mod endpoint;
 mod leaders;
 mod pool;
@@ -20,10 +21,11 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
+pub use connect::{Carrier, Dial, Dialing};
 pub use endpoint::{Endpoint, EndpointError};
 pub use retry::Backoff;
 
-use self::{leaders::Leaders, pool::Pool};
+use self::{connect::Connector, leaders::Leaders, pool::Pool};
 use crate::transport::{
     Answer, Attempt, AttemptFailure, Attempts, Call, CallError, Route, Transport, Verdict,
 };
@@ -88,7 +90,7 @@ pub struct AnyNode {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     pool: Pool,
     leaders: Mutex<Leaders>,
@@ -98,7 +100,18 @@ impl AnyNode {
     /// A client with connections of its own.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, shared: Arc::default() }
+        Self::over(config, Connector::tcp())
+    }
+
+    /// A client whose connections `dial` makes.
+    #[must_use]
+    pub fn with_dial(config: Config, dial: Arc<dyn Dial>) -> Self {
+        Self::over(config, Connector::Other(dial))
+    }
+
+    fn over(config: Config, connector: Connector) -> Self {
+        let shared = Shared { pool: Pool::new(connector), leaders: Mutex::default() };
+        Self { config, shared: Arc::new(shared) }
     }
 
     /// A client with another configuration, such as another caller or order of endpoints, over

@@ -3,7 +3,7 @@
 //! Guarantees: connections are kept alive and shared; a request is sent once, so that every
 //! attempt is counted by the caller.
 //!
-//! Leaves out: TLS. `Connector` is the type to change.
+//! Leaves out: how connections are made; see `connect`.
 
 use std::time::Duration;
 
@@ -15,29 +15,24 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderValue, InvalidHeaderValue},
 };
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
 use oncekey_api::header;
 use oncekey_types::{CallerId, LogIndex, ShardId, limits};
 use serde::de::DeserializeOwned;
 
-use super::Endpoint;
+use super::{Endpoint, connect::Connector};
 use crate::transport::{AttemptFailure, Call, Method, Route, decode};
 
 /// How long an idle connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How connections are made.
-type Connector = HttpConnector;
-
 #[derive(Debug)]
 pub(super) struct Pool(Client<Connector, Full<Bytes>>);
 
-impl Default for Pool {
-    fn default() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
+impl Pool {
+    pub(super) fn new(connector: Connector) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)

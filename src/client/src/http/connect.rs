@@ -1,0 +1,143 @@
+//! How connections are made.
+//!
+//! Guarantees: a call knows nothing of what carries it. Leaves out: TLS; a [`Dial`] may bring it.
+
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use hyper::{
+    Uri,
+    rt::{Read, ReadBufCursor, Write},
+};
+use hyper_util::{
+    client::legacy::connect::{Connected, Connection, HttpConnector},
+    rt::TokioIo,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tower_service::Service;
+
+/// A connection to a node.
+pub trait Carrier: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Carrier for T {}
+
+/// A connection that is being made.
+pub type Dialing = Pin<Box<dyn Future<Output = io::Result<Box<dyn Carrier>>> + Send>>;
+
+/// Makes connections to nodes.
+pub trait Dial: Send + Sync + 'static {
+    /// Connects to the node at `address`, as `host:port`.
+    fn dial(&self, address: &str) -> Dialing;
+}
+
+/// Connects for the pool.
+#[derive(Clone)]
+pub(super) enum Connector {
+    Tcp(HttpConnector),
+    Other(Arc<dyn Dial>),
+}
+
+impl Connector {
+    pub(super) fn tcp() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        Self::Tcp(connector)
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp(_) => "Tcp",
+            Self::Other(_) => "Other",
+        })
+    }
+}
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+impl Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        match self {
+            Self::Tcp(connector) => Poll::Ready(Ok(ready!(connector.poll_ready(cx))?)),
+            Self::Other(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        match self {
+            Self::Tcp(connector) => {
+                let connecting = connector.call(uri);
+                Box::pin(async move { Ok(Stream(Box::new(connecting.await?))) })
+            }
+            Self::Other(dial) => {
+                let dialing = dial.dial(uri.authority().map_or("", |authority| authority.as_str()));
+                Box::pin(async move { Ok(Stream(Box::new(TokioIo::new(dialing.await?)))) })
+            }
+        }
+    }
+}
+
+/// A connection as hyper sees it.
+pub(super) struct Stream(Box<dyn Io>);
+
+trait Io: Read + Write + Send + Unpin {}
+
+impl<T: Read + Write + Send + Unpin> Io for T {}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_read(cx, buffer)
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write_vectored(cx, slices)
+    }
+}
