@@ -17,7 +17,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use oncekey_store::{
@@ -25,7 +25,7 @@ use oncekey_store::{
     command::{Batch, Command, Policy},
     outcome::Outcome,
 };
-use oncekey_types::{LogIndex, TimestampMs, limits};
+use oncekey_types::{LogIndex, limits};
 use openraft::{
     ReadPolicy,
     errors::{ClientWriteError, RaftError},
@@ -37,6 +37,7 @@ use tokio::{
 };
 
 use crate::{
+    environment::Clock,
     error::{Fault, FaultSink},
     type_config::{Proposal, Raft, TypeConfig},
 };
@@ -82,11 +83,11 @@ struct Waiting {
 
 impl Batcher {
     /// Starts proposing to `raft`; ends when the last clone is dropped.
-    pub(crate) fn start(raft: Raft, policy: Policy, faults: FaultSink) -> Self {
+    pub(crate) fn start(raft: Raft, policy: Policy, clock: Clock, faults: FaultSink) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
         let queued = Arc::new(AtomicUsize::new(0));
         let source = Source { waiting, queued: Arc::clone(&queued), carried: None };
-        tokio::spawn(Proposer { raft, policy, faults }.run(source));
+        tokio::spawn(Proposer { raft, policy, clock, faults }.run(source));
         Self { queue, queued }
     }
 
@@ -171,6 +172,7 @@ impl Source {
 struct Proposer {
     raft: Raft,
     policy: Policy,
+    clock: Clock,
     faults: FaultSink,
 }
 
@@ -197,7 +199,7 @@ impl Proposer {
     /// Proposes all of `gathered` as one entry and answers them.
     async fn propose(&self, gathered: Gathered) {
         let Gathered { commands, replies, .. } = gathered;
-        let batch = Batch { time: now(), policy: self.policy, commands };
+        let batch = Batch { time: self.clock.now(), policy: self.policy, commands };
         let result = match entry::encode(&batch) {
             Ok(bytes) => self.write(bytes).await,
             Err(error) => {
@@ -255,12 +257,6 @@ fn written(result: Written) -> Result<(Vec<Outcome>, LogIndex), Rejected> {
         )) => Err(Rejected::NotLeader { leader: None }),
         Err(RaftError::Fatal(_)) => Err(Rejected::Stopped),
     }
-}
-
-/// The clock of this node.
-pub(crate) fn now() -> TimestampMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    TimestampMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// About how many bytes `command` takes in an entry; generous.

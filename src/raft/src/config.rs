@@ -10,6 +10,8 @@ use oncekey_store::command::Policy;
 use oncekey_types::NodeId;
 use serde::{Deserialize, Serialize};
 
+use crate::environment::Environment;
+
 /// Configuration of one node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -42,6 +44,8 @@ pub struct NodeConfig {
     pub wal_segment_bytes: u64,
     /// Entries of a shard's log after which its state is made durable and the log purged.
     pub log_entries_max: u64,
+    /// What the node stands on.
+    pub environment: Environment,
 }
 
 /// How to reach a node.

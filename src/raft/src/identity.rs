@@ -8,13 +8,9 @@
 //!
 //! Leaves out: secrets; an incarnation is no credential.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
+use oncekey_storage::disk::Disk;
 use oncekey_types::NodeId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -44,7 +40,7 @@ struct Record {
 
 /// The identity of this node; written through to disk.
 pub(crate) struct Identity {
-    dir: PathBuf,
+    disk: Arc<dyn Disk>,
     record: Mutex<Record>,
 }
 
@@ -65,15 +61,16 @@ pub(crate) enum MeetError {
 }
 
 impl Identity {
-    /// Reads the identity of the folder `dir`, or makes it.
+    /// Reads the identity of the folder on `disk`, or makes it. `dir` is its name in errors.
     pub(crate) fn open(
         dir: &Path,
+        disk: Arc<dyn Disk>,
         cluster: &str,
         node: NodeId,
         shards: u16,
     ) -> Result<Self, StartError> {
         let path = dir.join(FILE);
-        let record = match fs::read(&path) {
+        let record = match read(&*disk) {
             Ok(bytes) => parse(&path, &bytes, cluster, node, shards)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let record = Record {
@@ -84,7 +81,7 @@ impl Identity {
                     incarnation: Incarnation(rand::random()),
                     met: BTreeMap::new(),
                 };
-                write(dir, &record).map_err(|error| {
+                write(&*disk, &record).map_err(|error| {
                     StartError::Identity(format!("cannot write {}: {error}", path.display()))
                 })?;
                 record
@@ -96,7 +93,7 @@ impl Identity {
                 )));
             }
         };
-        Ok(Self { dir: dir.to_owned(), record: Mutex::new(record) })
+        Ok(Self { disk, record: Mutex::new(record) })
     }
 
     pub(crate) fn node(&self) -> NodeId {
@@ -130,7 +127,7 @@ impl Identity {
             None => {
                 let mut next = record.clone();
                 next.met.insert(node.0, incarnation);
-                write(&self.dir, &next)?;
+                write(&*self.disk, &next)?;
                 *record = next;
                 Ok(())
             }
@@ -176,39 +173,59 @@ fn parse(
     Ok(record)
 }
 
+fn read(disk: &dyn Disk) -> io::Result<Vec<u8>> {
+    let file = disk.open(FILE)?;
+    let size = usize::try_from(file.size()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let mut bytes = vec![0; size];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
 /// Replaces the file in one step: a crash leaves the old one or the new one.
-fn write(dir: &Path, record: &Record) -> io::Result<()> {
-    let draft = dir.join(format!("{FILE}.new"));
-    let mut file = File::create(&draft)?;
-    file.write_all(&serde_json::to_vec_pretty(record)?)?;
-    file.sync_all()?;
-    fs::rename(&draft, dir.join(FILE))?;
-    File::open(dir)?.sync_all()
+fn write(disk: &dyn Disk, record: &Record) -> io::Result<()> {
+    let draft = format!("{FILE}.new");
+    match disk.remove(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        // What a crash left, or nothing.
+        Ok(()) | Err(_) => {}
+    }
+    let file = disk.create(&draft)?;
+    file.write_all_at(&serde_json::to_vec_pretty(record)?, 0)?;
+    file.sync_data()?;
+    disk.rename(&draft, FILE)?;
+    disk.sync_dir()
 }
 
 #[cfg(test)]
 mod tests {
+    use oncekey_storage::disk::{SimDisk, Tear};
+
     use super::*;
 
-    fn open(dir: &Path) -> Identity {
-        Identity::open(dir, "test", NodeId(1), 4).unwrap()
+    fn try_open(disk: &SimDisk, cluster: &str, node: u64, shards: u16) -> Option<Identity> {
+        let mount = Arc::new(disk.mount());
+        Identity::open(Path::new("data"), mount, cluster, NodeId(node), shards).ok()
+    }
+
+    fn open(disk: &SimDisk) -> Identity {
+        try_open(disk, "test", 1, 4).unwrap()
     }
 
     #[test]
     fn an_identity_survives_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = open(dir.path());
+        let disk = SimDisk::new();
+        let first = open(&disk);
         first.meet(NodeId(2), Incarnation(7)).unwrap();
-        let second = open(dir.path());
+        let second = open(&disk);
         assert_eq!(second.incarnation(), first.incarnation());
         assert_eq!(second.met(), [2]);
     }
 
     #[test]
     fn a_node_with_another_disk_is_refused_even_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        open(dir.path()).meet(NodeId(2), Incarnation(7)).unwrap();
-        let identity = open(dir.path());
+        let disk = SimDisk::new();
+        open(&disk).meet(NodeId(2), Incarnation(7)).unwrap();
+        let identity = open(&disk);
         assert!(identity.meet(NodeId(2), Incarnation(7)).is_ok());
         assert!(matches!(
             identity.meet(NodeId(2), Incarnation(8)),
@@ -218,10 +235,29 @@ mod tests {
 
     #[test]
     fn a_folder_serves_one_node_of_one_cluster() {
-        let dir = tempfile::tempdir().unwrap();
-        open(dir.path());
-        assert!(Identity::open(dir.path(), "other", NodeId(1), 4).is_err());
-        assert!(Identity::open(dir.path(), "test", NodeId(2), 4).is_err());
-        assert!(Identity::open(dir.path(), "test", NodeId(1), 8).is_err());
+        let disk = SimDisk::new();
+        open(&disk);
+        assert!(try_open(&disk, "other", 1, 4).is_none());
+        assert!(try_open(&disk, "test", 2, 4).is_none());
+        assert!(try_open(&disk, "test", 1, 8).is_none());
+    }
+
+    #[test]
+    fn a_node_that_was_met_is_known_after_a_power_cut_at_any_moment() {
+        for operation in 0.. {
+            let disk = SimDisk::new();
+            let identity = open(&disk);
+            let incarnation = identity.incarnation();
+            disk.crash_at(disk.operations() + operation);
+            let met = identity.meet(NodeId(2), Incarnation(7)).is_ok();
+            disk.power_cut(Tear::Nothing);
+            let again = open(&disk);
+            assert_eq!(again.incarnation(), incarnation, "cut at operation {operation}");
+            if met {
+                assert_eq!(again.met(), [2], "cut at operation {operation}");
+                return;
+            }
+            again.meet(NodeId(2), Incarnation(7)).unwrap();
+        }
     }
 }

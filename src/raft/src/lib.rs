@@ -14,7 +14,9 @@
 mod batcher;
 mod codec;
 mod config;
+mod disk;
 mod elections;
+pub mod environment;
 mod error;
 mod formation;
 mod forwarder;
@@ -37,6 +39,7 @@ mod type_config;
 mod upkeep;
 
 pub use config::{Member, NodeConfig, Timing};
+pub use environment::Environment;
 pub use error::{Fault, ReplaceError, StartError, SubmitError};
 pub use node::Node;
 pub use oncekey_storage::{state::EngineKind, wal::WalStats};

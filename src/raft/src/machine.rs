@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     codec::{StateHeader, decode_header, encode_header},
+    environment::Blocking,
     error::FaultSink,
     transfer::{self, ShardSnapshot},
     type_config::{Entry, LogId, Outcomes, SnapshotMeta, SnapshotOf, StoredMembership, TypeConfig},
@@ -63,6 +64,7 @@ pub(crate) struct Machine {
     header: StateHeader,
     /// The last flush that was begun; one at a time.
     flush: Option<JoinHandle<()>>,
+    blocking: Blocking,
     faults: FaultSink,
 }
 
@@ -71,10 +73,11 @@ impl Machine {
     pub(crate) fn open(
         engine: StateEngine,
         space: ShardSpace,
+        blocking: Blocking,
         faults: FaultSink,
     ) -> Result<Self, io::Error> {
         let header = read_header(&space).map_err(|error| faults.raise_io(&*error))?;
-        Ok(Self { engine, space, header, flush: None, faults })
+        Ok(Self { engine, space, header, flush: None, blocking, faults })
     }
 
     fn apply_entry(&mut self, entry: &Entry) -> Result<Outcomes, BoxError> {
@@ -96,7 +99,7 @@ impl Machine {
         }
         self.header.applied = Some(entry.log_id);
         let header = encode_header(&self.header)?;
-        if self.engine.kind().views_block_commits() {
+        if self.engine.views_block_commits() {
             // The view may be that of a peer pulling a snapshot, which this thread must not starve.
             tokio::task::block_in_place(|| self.space.commit(changes, &header))?;
         } else {
@@ -111,7 +114,7 @@ impl Machine {
     /// Hands what has been committed to the engine, beside everything else.
     fn begin_flush(&self) -> JoinHandle<()> {
         let (space, faults) = (self.space.clone(), self.faults.clone());
-        tokio::task::spawn_blocking(move || {
+        self.blocking.spawn(move || {
             if let Err(error) = space.flush() {
                 faults.raise_io(&error);
             }
@@ -149,7 +152,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder { space: self.space.clone(), faults: self.faults.clone() }
+        let Self { space, blocking, faults, .. } = self;
+        SnapshotBuilder { space: space.clone(), blocking: blocking.clone(), faults: faults.clone() }
     }
 
     async fn install_snapshot(
@@ -158,8 +162,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         snapshot: ShardSnapshot,
     ) -> Result<(), io::Error> {
         let space = self.space.clone();
-        let installed =
-            tokio::task::spawn_blocking(move || transfer::install(&space, snapshot)).await;
+        let installed = self.blocking.run(move || transfer::install(&space, snapshot)).await;
         match installed.map_err(io::Error::other)? {
             Ok(header) => {
                 self.header = header;
@@ -178,6 +181,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
 /// a copy is only made when a follower asks for one.
 pub(crate) struct SnapshotBuilder {
     space: ShardSpace,
+    blocking: Blocking,
     faults: FaultSink,
 }
 
@@ -186,14 +190,13 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf, io::Error> {
         let space = self.space.clone();
-        let built = tokio::task::spawn_blocking(move || -> Result<StateHeader, BoxError> {
+        let checkpoint = move || -> Result<StateHeader, BoxError> {
             // Read first: what is committed before the checkpoint is durable after it.
             let header = read_header(&space)?;
             space.checkpoint()?;
             Ok(header)
-        })
-        .await
-        .map_err(io::Error::other)?;
+        };
+        let built = self.blocking.run(checkpoint).await.map_err(io::Error::other)?;
         match built {
             Ok(header) => Ok(snapshot_of(&header, &self.space)),
             Err(error) => Err(self.faults.raise_io(&*error)),

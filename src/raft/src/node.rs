@@ -12,20 +12,21 @@ use std::{
 };
 
 use oncekey_storage::{
-    disk::RealDisk,
-    state::{EngineOptions, StateEngine},
-    wal::{GroupId, Recovery, Wal, WalOptions},
+    state::StateEngine,
+    wal::{GroupId, Wal},
 };
 use oncekey_store::{command::Command, query::Query};
 use oncekey_types::{LogIndex, NodeId, ShardId, SlotMap, UserId};
 use openraft::SnapshotPolicy;
 use parking_lot::Mutex;
-use tokio::{net::TcpListener, task::JoinSet, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     batcher::Batcher,
     config::{Member, NodeConfig},
+    disk::OpenedDisk,
     elections::Elections,
+    environment::Environment,
     error::{Fault, FaultSink, ReplaceError, StartError, SubmitError, chain},
     formation,
     forwarder::Forwarder,
@@ -60,6 +61,7 @@ struct Inner {
     router: Arc<Router>,
     wal: Wal,
     engine: StateEngine,
+    environment: Environment,
     faults: FaultSink,
     peer_address: SocketAddr,
     inbound: Mutex<Option<Inbound>>,
@@ -76,9 +78,14 @@ impl Node {
         let faults = FaultSink::default();
         let slots =
             SlotMap::even(config.shards).map_err(|error| StartError::Config(error.to_string()))?;
-        let disk = open_disk(&config, &faults).await?;
-        let pool =
-            Arc::new(PeerPool::new(Arc::clone(&disk.identity), config.me.clone(), faults.clone()));
+        let disk = OpenedDisk::open(&config, &faults).await?;
+        let environment = &config.environment;
+        let pool = Arc::new(PeerPool::new(
+            Arc::clone(&disk.identity),
+            config.me.clone(),
+            Arc::clone(&environment.network),
+            faults.clone(),
+        ));
         for (node, member) in &config.members {
             pool.learn(node.0, member);
         }
@@ -89,6 +96,7 @@ impl Node {
             Arc::clone(&pool),
             Arc::clone(&liveness),
             disk.engine.clone(),
+            environment.blocking.clone(),
             transfers.clone(),
         ));
         let inbound = listen(&config, &disk, &faults, &services).await?;
@@ -132,6 +140,7 @@ impl Node {
                 router,
                 wal: disk.wal,
                 engine: disk.engine,
+                environment: config.environment,
                 faults,
                 peer_address: inbound.address(),
                 inbound: Mutex::new(Some(inbound)),
@@ -184,6 +193,12 @@ impl Node {
         self.inner.router.query_local(query)
     }
 
+    /// What the node stands on.
+    #[must_use]
+    pub fn environment(&self) -> &Environment {
+        &self.inner.environment
+    }
+
     /// How to reach `node`, if this node knows it.
     #[must_use]
     pub fn member(&self, node: NodeId) -> Option<Member> {
@@ -230,6 +245,16 @@ impl Node {
         }
     }
 
+    /// What each shard's state on this node hashes to, with the index of the last entry in it.
+    /// Equal at equal index on all nodes. Blocks; for tests, as it reads everything.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] when the disk cannot tell; the node stops.
+    pub fn digests(&self) -> Result<Vec<(ShardId, LogIndex, [u8; 32])>, Fault> {
+        self.inner.router.shards.values().map(|shard| shard.digest()).collect()
+    }
+
     /// Puts the node `new` in the place of the lost node `old`, in all shards. Safe to ask again.
     ///
     /// # Errors
@@ -267,11 +292,11 @@ impl Node {
         }
         self.inner.inbound.lock().take();
         let (wal, engine) = (self.inner.wal.clone(), self.inner.engine.clone());
-        let closed = tokio::task::spawn_blocking(move || {
+        let close = move || {
             wal.shutdown();
             engine.checkpoint()
-        });
-        match closed.await {
+        };
+        match self.inner.environment.blocking.run(close).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(error = chain(&error), "the state was not synced"),
             Err(error) => tracing::warn!(%error, "log and state were not closed"),
@@ -318,42 +343,6 @@ fn contact(router: Arc<Router>) -> impl Fn(u64, &BTreeSet<ShardId>) {
     }
 }
 
-/// What a node has on disk.
-struct OpenedDisk {
-    identity: Arc<Identity>,
-    wal: Wal,
-    recovery: Recovery,
-    engine: StateEngine,
-}
-
-async fn open_disk(config: &NodeConfig, faults: &FaultSink) -> Result<OpenedDisk, StartError> {
-    let (config, faults) = (config.clone(), faults.clone());
-    let opened = tokio::task::spawn_blocking(move || open_disk_blocking(&config, &faults)).await;
-    opened.map_err(|error| StartError::State(error.to_string()))?
-}
-
-fn open_disk_blocking(config: &NodeConfig, faults: &FaultSink) -> Result<OpenedDisk, StartError> {
-    let dir = &config.data_dir;
-    std::fs::create_dir_all(dir).map_err(|error| {
-        StartError::Identity(format!("cannot make the folder {}: {error}", dir.display()))
-    })?;
-    // The log's folder is locked from here on: no other process can open the node.
-    let disk =
-        RealDisk::open(dir.join("log")).map_err(|error| StartError::Identity(chain(&error)))?;
-    let identity = Identity::open(dir, &config.cluster, config.node, config.shards)?;
-    let options = WalOptions { segment_bytes: config.wal_segment_bytes, ..WalOptions::default() };
-    let sink = faults.clone();
-    let on_fault = move |fault: &oncekey_storage::wal::WalFault| {
-        sink.raise(&Fault::new(chain(fault)));
-    };
-    let (wal, recovery) = Wal::open(Arc::new(disk), options, on_fault)
-        .map_err(|error| StartError::Log(chain(&error)))?;
-    let options = EngineOptions { cache_bytes: config.state_cache_bytes };
-    let engine = StateEngine::open(&dir.join("state"), config.engine, &options)
-        .map_err(|error| StartError::State(chain(&error)))?;
-    Ok(OpenedDisk { identity: Arc::new(identity), wal, recovery, engine })
-}
-
 async fn listen(
     config: &NodeConfig,
     disk: &OpenedDisk,
@@ -361,7 +350,8 @@ async fn listen(
     services: &Arc<Services>,
 ) -> Result<Inbound, StartError> {
     let failed = |source| StartError::Listen { address: config.peer_listen, source };
-    let listener = TcpListener::bind(config.peer_listen).await.map_err(failed)?;
+    let network = &config.environment.network;
+    let listener = network.bind(config.peer_listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok(Inbound::start(
         listener,
@@ -395,12 +385,17 @@ async fn start_shards(
             pool.learn(*node, member);
         }
         if log.purged().is_some_and(|purged| header.applied < Some(purged)) {
-            transfer::restore(pool, faults, id, &space, log.purged())
+            transfer::restore(pool, &config.environment.blocking, faults, id, &space, log.purged())
                 .await
                 .map_err(|fault| failed(&fault))?;
         }
-        let machine = Machine::open(disk.engine.clone(), space.clone(), faults.clone())
-            .map_err(|error| failed(&error))?;
+        let machine = Machine::open(
+            disk.engine.clone(),
+            space.clone(),
+            config.environment.blocking.clone(),
+            faults.clone(),
+        )
+        .map_err(|error| failed(&error))?;
         let network = NetworkFactory { shard: id, pool: Arc::clone(pool) };
         let raft: Raft = openraft::Raft::new(
             config.node.0,
@@ -411,7 +406,12 @@ async fn start_shards(
         )
         .await
         .map_err(|error| failed(&error))?;
-        let batcher = Batcher::start(raft.clone(), config.policy, faults.clone());
+        let batcher = Batcher::start(
+            raft.clone(),
+            config.policy,
+            config.environment.clock.clone(),
+            faults.clone(),
+        );
         let forwarder = Forwarder::start(id, Arc::clone(pool));
         let shard = Shard {
             id,
@@ -420,6 +420,7 @@ async fn start_shards(
             forwarder,
             log,
             space,
+            clock: config.environment.clock.clone(),
             faults: faults.clone(),
             heard_ms: Default::default(),
         };

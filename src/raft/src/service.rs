@@ -18,6 +18,7 @@ use crate::{
     batcher::Rejected,
     config::Member,
     elections,
+    environment::Blocking,
     error::chain,
     identity::Identity,
     liveness::Liveness,
@@ -35,6 +36,7 @@ pub(crate) struct Services {
     pool: Arc<PeerPool>,
     liveness: Arc<Liveness>,
     engine: StateEngine,
+    blocking: Blocking,
     transfers: OpenTransfers,
     router: OnceLock<Arc<Router>>,
 }
@@ -45,9 +47,10 @@ impl Services {
         pool: Arc<PeerPool>,
         liveness: Arc<Liveness>,
         engine: StateEngine,
+        blocking: Blocking,
         transfers: OpenTransfers,
     ) -> Self {
-        Self { identity, pool, liveness, engine, transfers, router: OnceLock::new() }
+        Self { identity, pool, liveness, engine, blocking, transfers, router: OnceLock::new() }
     }
 
     /// Begins to answer for the shards of `router`.
@@ -124,7 +127,9 @@ impl Services {
     /// Fetches the shard's state from its leader and hands it to Raft, which installs it if it is
     /// newer than what is here.
     async fn install_snapshot(&self, leader: NodeId, shard: &Shard, vote: Vote) -> Response {
-        let fetched = match transfer::fetch(&self.pool, leader.0, shard.id, &shard.space).await {
+        let fetched =
+            transfer::fetch(&self.pool, &self.blocking, leader.0, shard.id, &shard.space).await;
+        let fetched = match fetched {
             Ok(fetched) => fetched,
             Err(error) => return Response::Failed { reason: chain(&error) },
         };
@@ -146,7 +151,8 @@ impl Services {
     }
 
     async fn open_snapshot(self: Arc<Self>, shard: u16) -> Response {
-        let opened = tokio::task::spawn_blocking(move || {
+        let blocking = self.blocking.clone();
+        let opened = blocking.run(move || {
             let space = self.engine.shard(ShardId(shard)).map_err(|error| chain(&error))?;
             self.transfers.open(&space).map_err(|error| chain(&*error))
         });
@@ -158,7 +164,8 @@ impl Services {
     }
 
     async fn pull_snapshot(self: Arc<Self>, transfer: u64) -> Response {
-        let pulled = tokio::task::spawn_blocking(move || self.transfers.pull(transfer)).await;
+        let blocking = self.blocking.clone();
+        let pulled = blocking.run(move || self.transfers.pull(transfer)).await;
         match pulled {
             Ok(Ok(part)) => Response::Snapshot(part),
             Ok(Err(error)) => Response::Failed { reason: chain(&*error) },

@@ -11,8 +11,8 @@ use std::{
 
 use oncekey_storage::state::ShardSpace;
 use oncekey_store::{
-    ApplyFault,
     query::{self, Answer, Query},
+    snapshot::state_digest,
 };
 use oncekey_types::{LogIndex, ShardId, TimestampMs};
 use openraft::{
@@ -23,7 +23,9 @@ use openraft::{
 };
 
 use crate::{
-    batcher::{Batcher, Rejected, now},
+    batcher::{Batcher, Rejected},
+    codec::decode_header,
+    environment::Clock,
     error::{Fault, FaultSink, chain},
     forwarder::Forwarder,
     log_store::LogStore,
@@ -39,6 +41,7 @@ pub(crate) struct Shard {
     pub(crate) forwarder: Forwarder,
     pub(crate) log: LogStore,
     pub(crate) space: ShardSpace,
+    pub(crate) clock: Clock,
     pub(crate) faults: FaultSink,
     /// When this replica last heard from a leader, in milliseconds of this node's clock; zero
     /// when it has not since the start.
@@ -70,7 +73,7 @@ impl Shard {
 
     /// Notes that a leader was heard.
     pub(crate) fn heard(&self) {
-        self.heard_ms.store(now().0, Ordering::Relaxed);
+        self.heard_ms.store(self.clock.now().0, Ordering::Relaxed);
     }
 
     /// When this replica was last known to be current: when it heard from a leader, or as a leader
@@ -88,7 +91,7 @@ impl Shard {
         match quorum_acked {
             Some(ago) => {
                 let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
-                Some(TimestampMs(now().0.saturating_sub(ago)))
+                Some(TimestampMs(self.clock.now().0.saturating_sub(ago)))
             }
             None => match self.heard_ms.load(Ordering::Relaxed) {
                 0 => None,
@@ -99,7 +102,7 @@ impl Shard {
 
     /// How long no leader, or as a leader no quorum, has been heard.
     pub(crate) fn silent_for(&self, since_start: Duration) -> Duration {
-        self.current_as_of().map_or(since_start, |as_of| now().since(as_of))
+        self.current_as_of().map_or(since_start, |as_of| self.clock.now().since(as_of))
     }
 
     /// Reads from this replica after a quorum has confirmed that it leads.
@@ -127,7 +130,17 @@ impl Shard {
         }
     }
 
-    fn fault(&self, error: &ApplyFault) -> Fault {
+    /// What the state of this replica hashes to, with the index of the last entry in it.
+    pub(crate) fn digest(&self) -> Result<(ShardId, LogIndex, [u8; 32]), Fault> {
+        let view = self.space.view().map_err(|error| self.fault(&error))?;
+        let header = view.header().map_err(|error| self.fault(&error))?;
+        let header = header.map(|bytes| decode_header(&bytes)).transpose();
+        let header = header.map_err(|error| self.fault(&error))?.unwrap_or_default();
+        let digest = state_digest(&Records(&view)).map_err(|error| self.fault(&error))?;
+        Ok((self.id, LogIndex(header.applied_index()), digest))
+    }
+
+    fn fault(&self, error: &dyn std::error::Error) -> Fault {
         let fault = Fault::new(format!("shard {}: {}", self.id, chain(error)));
         self.faults.raise(&fault);
         fault

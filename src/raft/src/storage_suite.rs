@@ -14,7 +14,10 @@ use openraft::{
 };
 use tempfile::TempDir;
 
-use crate::{error::FaultSink, log_store::LogStore, machine::Machine, type_config::TypeConfig};
+use crate::{
+    environment::Blocking, error::FaultSink, log_store::LogStore, machine::Machine,
+    type_config::TypeConfig,
+};
 
 struct Builder {
     engine: EngineKind,
@@ -33,7 +36,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
             StateEngine::open(&dir.path().join("state"), self.engine, &EngineOptions::default())
                 .unwrap();
         let space = engine.shard(ShardId(0)).unwrap();
-        let machine = Machine::open(engine, space, faults).unwrap();
+        let machine = Machine::open(engine, space, Blocking::Threads, faults).unwrap();
         Ok((dir, log, machine))
     }
 }

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 
 use crate::{
     codec::{StateHeader, decode_header, encode_header},
+    environment::Blocking,
     error::{Fault, FaultSink, chain},
     machine::Records,
     peer::{PeerPool, Request, Response, SnapshotPart},
@@ -98,6 +99,7 @@ pub(crate) struct FetchError {
 /// Fetches the state of `shard` from `node` into a staging area of `space`.
 pub(crate) async fn fetch(
     pool: &PeerPool,
+    blocking: &Blocking,
     node: u64,
     shard: ShardId,
     space: &ShardSpace,
@@ -126,7 +128,9 @@ pub(crate) async fn fetch(
             SnapshotPart::Chunk(chunk) => {
                 (chunks, bytes) = (chunks + 1, bytes + chunk.len() as u64);
                 let records = reader.push(&chunk).map_err(|error| failed(chain(&error)))?;
-                staging = put(staging, records).await.map_err(|error| failed(chain(&*error)))?;
+                staging = put(blocking, staging, records)
+                    .await
+                    .map_err(|error| failed(chain(&*error)))?;
             }
             SnapshotPart::End => break,
         }
@@ -137,12 +141,16 @@ pub(crate) async fn fetch(
     Ok(Fetched { staging, header })
 }
 
-async fn put(mut staging: Staging, records: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Staging, BoxError> {
-    tokio::task::spawn_blocking(move || {
+async fn put(
+    blocking: &Blocking,
+    mut staging: Staging,
+    records: Vec<(Vec<u8>, Vec<u8>)>,
+) -> Result<Staging, BoxError> {
+    let put = move || {
         staging.put(records)?;
         Ok(staging)
-    })
-    .await?
+    };
+    blocking.run(put).await?
 }
 
 /// Fetches the state of a shard whose own is older than its purged log, before Raft starts. The
@@ -150,6 +158,7 @@ async fn put(mut staging: Staging, records: Vec<(Vec<u8>, Vec<u8>)>) -> Result<S
 /// Asks every known node in turn until one has it.
 pub(crate) async fn restore(
     pool: &Arc<PeerPool>,
+    blocking: &Blocking,
     faults: &FaultSink,
     shard: ShardId,
     space: &ShardSpace,
@@ -168,11 +177,10 @@ pub(crate) async fn restore(
     space.reset().map_err(|error| fault(&error))?;
     loop {
         for node in pool.others().into_keys() {
-            match fetch(pool, node, shard, space).await {
+            match fetch(pool, blocking, node, shard, space).await {
                 Ok(fetched) if fetched.header.applied >= purged => {
                     let space = space.clone();
-                    let installed =
-                        tokio::task::spawn_blocking(move || install(&space, fetched.into())).await;
+                    let installed = blocking.run(move || install(&space, fetched.into())).await;
                     let installed = installed.map_err(|error| fault(&error))?;
                     return installed.map(drop).map_err(|error| fault(&*error));
                 }

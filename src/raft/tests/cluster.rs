@@ -8,7 +8,9 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use oncekey_raft::{EngineKind, Member, Node, NodeConfig, StartError, SubmitError, Timing};
+use oncekey_raft::{
+    EngineKind, Environment, Member, Node, NodeConfig, StartError, SubmitError, Timing,
+};
 use oncekey_store::{
     command::{
         AddOneTimePreKeys, BucketPolicy, Command, Dispense, IdentityKey, KeyBytes, OneTimePreKey,
@@ -89,6 +91,7 @@ impl Cluster {
             timing: Timing::default(),
             wal_segment_bytes: 1 << 20,
             log_entries_max: self.log_entries_max,
+            environment: Environment::default(),
         }
     }
 

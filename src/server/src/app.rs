@@ -1,11 +1,8 @@
 //! What every handler shares.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::SystemTime,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use oncekey_api::{Problem, bundle::Route};
@@ -44,7 +41,7 @@ impl App {
         http: Http,
         low_watermark: u32,
     ) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = node.environment().blocking.parallelism();
         Self {
             metrics: Metrics::new(&node),
             node,
@@ -65,6 +62,11 @@ impl App {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// The wall clock.
+    pub(crate) fn now(&self) -> TimestampMs {
+        self.node.environment().clock.now()
     }
 
     /// Until when a write or a read may take.
@@ -111,12 +113,7 @@ impl App {
         }
         // Neither fails: the semaphore is never closed and checks do not panic.
         let _turn = self.verifications.acquire().await.map_err(|_| reply::internal())?;
-        tokio::task::spawn_blocking(check).await.unwrap_or_else(|_| Err(reply::internal()))
+        let blocking = &self.node.environment().blocking;
+        blocking.run(check).await.unwrap_or_else(|_| Err(reply::internal()))
     }
-}
-
-/// The wall clock.
-pub(crate) fn now() -> TimestampMs {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    TimestampMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -15,9 +15,9 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use oncekey_raft::environment::{Listener, Stream};
 use oncekey_types::limits::HEAD_MAX_BYTES;
 use tokio::{
-    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::timeout,
@@ -36,7 +36,7 @@ pub(crate) struct Limits {
 
 /// Serves `router` until `stop` says true or its sender is gone, then drains.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: Box<dyn Listener>,
     router: Router,
     limits: Limits,
     mut stop: watch::Receiver<bool>,
@@ -45,7 +45,7 @@ pub(crate) async fn serve(
     let mut connections = JoinSet::new();
     loop {
         let (stream, place) = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&*listener, &places) => accepted,
             () = asked_to(&mut stop) => break,
         };
         let stop = stop.clone();
@@ -65,9 +65,9 @@ pub(crate) async fn serve(
 }
 
 async fn accept(
-    listener: &TcpListener,
+    listener: &dyn Listener,
     places: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+) -> (Box<dyn Stream>, Option<OwnedSemaphorePermit>) {
     // The semaphore is never closed.
     let place = Arc::clone(places).acquire_owned().await.ok();
     loop {
@@ -93,13 +93,11 @@ fn is_of_connection(error: &io::Error) -> bool {
 }
 
 async fn serve_connection(
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     router: Router,
     limits: Limits,
     mut stop: watch::Receiver<bool>,
 ) {
-    // Replies are small and complete; waiting for more only delays them.
-    let _ = stream.set_nodelay(true);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)

@@ -8,8 +8,8 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use oncekey_raft::{Fault, Node};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use oncekey_raft::{Fault, Node, environment::Network};
+use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     app::App,
@@ -94,8 +94,9 @@ impl Server {
     ) -> Result<Self, StartError> {
         let Config { node, public, admin, http, low_watermark, log: _ } = config;
         // An address in use is found before the node touches its disk.
-        let public = bind(public).await?;
-        let admin = bind(admin).await?;
+        let network = &*node.environment.network;
+        let public = bind(network, public).await?;
+        let admin = bind(network, admin).await?;
         let node = Node::start(node).await?;
         let app = Arc::new(App::new(node, authenticator, http, low_watermark));
         let limits = |connections_max| Limits {
@@ -123,6 +124,12 @@ impl Server {
             "serving"
         );
         Ok(server)
+    }
+
+    /// The node behind it.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.app.node
     }
 
     /// Where clients are served.
@@ -169,11 +176,7 @@ impl Server {
 }
 
 impl Listener {
-    fn start(
-        (listener, address): (TcpListener, SocketAddr),
-        router: axum::Router,
-        limits: Limits,
-    ) -> Self {
+    fn start((listener, address): Bound, router: axum::Router, limits: Limits) -> Self {
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(listener::serve(listener, router, limits, stopped));
         Self { address, stop, task }
@@ -186,9 +189,11 @@ impl Listener {
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+type Bound = (Box<dyn oncekey_raft::environment::Listener>, SocketAddr);
+
+async fn bind(network: &dyn Network, address: SocketAddr) -> Result<Bound, StartError> {
     let failed = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = network.bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }

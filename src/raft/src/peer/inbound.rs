@@ -9,11 +9,7 @@ use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use oncekey_types::NodeId;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
-    task::JoinSet,
-};
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     link::{FrameReader, FrameWriter, split, write_frames},
@@ -21,6 +17,7 @@ use super::{
 };
 use crate::{
     config::Member,
+    environment::{Listener, Stream},
     error::{Fault, FaultSink},
     identity::{Identity, MeetError},
 };
@@ -53,7 +50,7 @@ pub(crate) struct Inbound {
 impl Inbound {
     /// Answers on `listener` until dropped.
     pub(crate) fn start(
-        listener: TcpListener,
+        listener: Box<dyn Listener>,
         address: SocketAddr,
         identity: Arc<Identity>,
         me: Member,
@@ -70,7 +67,7 @@ impl Inbound {
     }
 }
 
-async fn accept(listener: TcpListener, greeter: Greeter, service: Arc<impl Service>) {
+async fn accept(listener: Box<dyn Listener>, greeter: Greeter, service: Arc<impl Service>) {
     let greeter = Arc::new(greeter);
     let mut connections = JoinSet::new();
     loop {
@@ -94,11 +91,10 @@ async fn accept(listener: TcpListener, greeter: Greeter, service: Arc<impl Servi
 }
 
 async fn serve(
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     greeter: &Greeter,
     service: Arc<impl Service>,
 ) -> Result<(), String> {
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let (mut reader, mut writer) = split(stream);
     let greeting = tokio::time::timeout(GREETING_TIMEOUT, greeter.greet(&mut reader, &mut writer));
     let (node, member) = greeting.await.map_err(|_| "did not greet in time".to_owned())??;

@@ -16,22 +16,19 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::{
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
     sync::{mpsc, oneshot},
     time::Instant,
 };
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
 use super::wire::{self, Envelope, Request, Response};
+use crate::environment::{ReadHalf, Stream, WriteHalf};
 
 /// Frames that may wait to be written on one connection.
 const WRITE_QUEUE_MAX: usize = 4096;
 
-pub(crate) type FrameReader = FramedRead<OwnedReadHalf, LengthDelimitedCodec>;
-pub(crate) type FrameWriter = FramedWrite<OwnedWriteHalf, LengthDelimitedCodec>;
+pub(crate) type FrameReader = FramedRead<ReadHalf, LengthDelimitedCodec>;
+pub(crate) type FrameWriter = FramedWrite<WriteHalf, LengthDelimitedCodec>;
 
 /// Why a call has no answer. What it asked for may have happened all the same, unless the error
 /// says otherwise.
@@ -183,7 +180,7 @@ async fn read_responses(
 }
 
 /// Splits a connection into frames.
-pub(crate) fn split(stream: TcpStream) -> (FrameReader, FrameWriter) {
-    let (read, write) = stream.into_split();
+pub(crate) fn split(stream: Box<dyn Stream>) -> (FrameReader, FrameWriter) {
+    let (read, write) = stream.into_halves();
     (FramedRead::new(read, wire::frames()), FramedWrite::new(write, wire::frames()))
 }

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use oncekey_types::NodeId;
 use parking_lot::Mutex;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     link::{CallError, Link, split},
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     config::Member,
+    environment::Network,
     error::{Fault, FaultSink},
     identity::Identity,
 };
@@ -31,6 +32,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct PeerPool {
     identity: Arc<Identity>,
     me: Member,
+    network: Arc<dyn Network>,
     faults: FaultSink,
     peers: Mutex<BTreeMap<u64, Arc<Peer>>>,
 }
@@ -45,8 +47,13 @@ struct Peer {
 }
 
 impl PeerPool {
-    pub(crate) fn new(identity: Arc<Identity>, me: Member, faults: FaultSink) -> Self {
-        Self { identity, me, faults, peers: Mutex::default() }
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        me: Member,
+        network: Arc<dyn Network>,
+        faults: FaultSink,
+    ) -> Self {
+        Self { identity, me, network, faults, peers: Mutex::default() }
     }
 
     /// Says where `node` is. A later address replaces an earlier one for the next dial.
@@ -157,10 +164,11 @@ impl PeerPool {
         node: Option<u64>,
         address: &str,
     ) -> Result<(NodeId, Member, Link), String> {
-        let stream = TcpStream::connect(address)
+        let stream = self
+            .network
+            .connect(address)
             .await
             .map_err(|error| format!("cannot connect to {address}: {error}"))?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let (mut reader, mut writer) = split(stream);
         let hello = Hello {
             protocol: PROTOCOL,

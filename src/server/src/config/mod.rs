@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use oncekey_raft::{EngineKind, Member, NodeConfig, Timing};
+use oncekey_raft::{EngineKind, Environment, Member, NodeConfig, Timing};
 use oncekey_store::command::{BucketPolicy, Policy};
 use oncekey_types::{NodeId, limits};
 use serde::Deserialize;
@@ -248,6 +248,7 @@ fn node(settings: &Settings) -> Result<NodeConfig, Error> {
         timing: timing(settings)?,
         wal_segment_bytes: settings.integer("storage.wal_segment_bytes", Range(8 * MIB, GIB))?,
         log_entries_max: settings.integer("raft.log_entries_max", Range(100, 10_000_000))?,
+        environment: Environment::default(),
     })
 }
 

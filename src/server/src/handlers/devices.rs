@@ -17,7 +17,7 @@ use oncekey_types::{DeviceId, RegistrationId};
 use oncekey_x3dh::{Address, keys::IdentityPublic};
 
 use crate::{
-    app::{App, now},
+    app::App,
     auth::DeviceAuthority,
     check, convert,
     extract::{DeviceWrite, Removal},
@@ -35,7 +35,7 @@ pub(crate) async fn register(
     let user = authority.user.clone();
     // The authentication key, the signed prekey and the device list are signed too.
     let signatures = body.one_time_prekeys.len() + 3;
-    let time = now().to_seconds();
+    let time = app.now().to_seconds();
     let command =
         app.verify(signatures, move || check::register(&authority, digest, body, time)).await?;
     match app.commit(&user, Command::Register(command)).await? {
@@ -58,7 +58,7 @@ pub(crate) async fn replace_signed_prekey(
     let DeviceWrite { authority, body, digest } = write;
     let (registration, identity) = registered(&app, &authority).await?;
     let owner = Address::new(&authority.user, authority.device);
-    let time = now().to_seconds();
+    let time = app.now().to_seconds();
     let signed_prekey = app
         .verify(1, move || check::signed_prekey(&owner, &identity, body.signed_prekey, time))
         .await?;
@@ -117,7 +117,7 @@ pub(crate) async fn status(
     let route = app.route(read.shard, Some(read.leader), Some(read.index));
     match read.answer {
         Answer::Status(Some(status)) => {
-            Ok(Routed(route, convert::status(status, app.low_watermark, now())))
+            Ok(Routed(route, convert::status(status, app.low_watermark, app.now())))
         }
         Answer::Status(None) => Err(unknown_device(device).into()),
         _ => Err(internal().into()),
