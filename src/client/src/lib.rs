@@ -61,6 +61,7 @@ mod fake;
 pub mod http;
 pub mod keystore;
 pub mod machine;
+pub mod preset;
 #[cfg(feature = "qr")]
 pub mod qr;
 pub mod transport;
@@ -75,6 +76,7 @@ pub use client::{
 };
 pub use keystore::{Export, Session, SessionId, SqliteKeyStore, StoreKey, Unlock};
 pub use machine::{Demand, Lifetimes, PoolPlan};
+pub use preset::Preset;
 pub use transport::{Attempts, CallError};
 pub use trust::{Answer, Change, IdentityChanged, NewDevices, TrustEvent};
 

@@ -41,7 +41,8 @@ use crate::{
 pub struct FetchOptions {
     /// Only these devices, in any order; all when absent.
     pub devices: Option<Vec<DeviceId>>,
-    /// Refuse, popping nothing, when any bundle would lack its one-time prekey.
+    /// Refuse, popping nothing, when any bundle would lack its one-time prekey. A bundle that
+    /// lacks it all the same is refused here.
     pub require_opk: bool,
     /// The idempotency key of an earlier fetch of the same user whose outcome is unknown, to be
     /// given its keys; a new one when absent.
@@ -109,6 +110,9 @@ pub enum BundleRefused {
         /// The event.
         event: TrustEventId,
     },
+    /// It has no one-time prekey, and one is required. The server was asked to refuse then.
+    #[error("the bundle has no one-time prekey, which is required")]
+    NoOneTimePreKey,
     /// A signature, a time, or the device list.
     #[error(transparent)]
     Invalid(BundleError),
@@ -121,6 +125,7 @@ impl BundleRefused {
         match self {
             Self::Malformed(_) => Failure::Malformed,
             Self::IdentityChanged(_) | Self::Questioned { .. } => Failure::IdentityChanged,
+            Self::NoOneTimePreKey => Failure::OpkMissing,
             Self::Invalid(error) => (*error).into(),
         }
     }
@@ -205,12 +210,13 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             devices.dedup();
             devices
         });
-        let body = Fetch { devices, require_opk: options.require_opk };
+        let require_opk = options.require_opk || self.config.require_opk;
+        let body = Fetch { devices, require_opk };
         let call = fetch_call(path::user_bundles(user), &body, &request, user);
         let answer = self.transport.call::<WireFetched>(&call).await;
         let answer =
             answer.map_err(|error| FetchError::Call { request: request.clone(), error })?;
-        let from = From { request, route: answer.route, attempts: answer.attempts };
+        let from = From { request, require_opk, route: answer.route, attempts: answer.attempts };
         self.judge(user, options.devices.as_deref(), answer.reply, from).await
     }
 
@@ -236,6 +242,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         };
         let request = named(request)?;
         let parts = users.iter().map(|user| UserFetch { user: user.clone(), devices: None });
+        let require_opk = require_opk || self.config.require_opk;
         let body = FetchMany { users: parts.collect(), require_opk };
         let call = fetch_call(path::BUNDLES.to_owned(), &body, &request, first);
         let answer = self.transport.call::<FetchedMany>(&call).await;
@@ -249,7 +256,8 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         for UserResult { user, route, outcome } in results {
             let route =
                 Route { shard: Some(route.shard), leader: route.leader, index: route.index };
-            let from = From { request: request.clone(), route, attempts: answer.attempts.clone() };
+            let attempts = answer.attempts.clone();
+            let from = From { request: request.clone(), require_opk, route, attempts };
             let outcome = match outcome {
                 UserOutcome::Fetched(reply) => self.judge(&user, None, reply, from).await,
                 UserOutcome::Problem(problem) => {
@@ -272,7 +280,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         if !answers(&reply, user, asked) {
             return Err(FetchError::OtherAnswer);
         }
-        let From { request, route, attempts } = from;
+        let From { request, require_opk, route, attempts } = from;
         let is_current = reply.as_of.is_none();
         let list = self.device_list_at(user, reply.device_list_seq, is_current).await;
         let list =
@@ -280,7 +288,12 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         let list = list.as_ref().map(PinnedDeviceList::list);
         let mut bundles = Vec::with_capacity(reply.bundles.len());
         for wire in &reply.bundles {
-            let bundle = self.verify(user, wire, list).await?;
+            let bundle = match self.verify(user, wire, list).await? {
+                Ok(bundle) if require_opk && bundle.one_time_prekey_id().is_none() => {
+                    Err(BundleRefused::NoOneTimePreKey)
+                }
+                verified => verified,
+            };
             if let Err(refused) = &bundle {
                 self.count(refused.failure());
             }
@@ -344,6 +357,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
 /// Where a reply came from.
 struct From {
     request: RequestId,
+    require_opk: bool,
     route: Route,
     attempts: Attempts,
 }

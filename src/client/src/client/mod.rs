@@ -63,7 +63,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// How a client behaves.
+/// How a client behaves; see [`Preset`](crate::Preset) for two ways to fill it in.
 pub struct Config {
     /// How long keys live.
     pub lifetimes: Lifetimes,
@@ -73,6 +73,8 @@ pub struct Config {
     pub new_devices: NewDevices,
     /// Whether the servers are told why handshakes fail.
     pub reports: Reports,
+    /// Refuse every bundle without a one-time prekey, whatever a single fetch says.
+    pub require_opk: bool,
     /// The clock.
     pub clock: Box<dyn Clock>,
 }
@@ -84,6 +86,7 @@ impl Default for Config {
             pool: PoolPlan::default(),
             new_devices: NewDevices::default(),
             reports: Reports::default(),
+            require_opk: false,
             clock: Box::new(SystemClock),
         }
     }

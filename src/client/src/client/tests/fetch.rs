@@ -5,8 +5,8 @@ use oncekey_x3dh::{Failure, bundle::BundleError, keys::AccountKeyPair};
 use super::{TestClient, World, first_message, user_id};
 use crate::{
     client::{
-        BundleRefused, Client, FetchError, FetchOptions, Fetched, ListError, NewDevice, Received,
-        os_random,
+        BundleRefused, Client, Config, FetchError, FetchOptions, Fetched, ListError, NewDevice,
+        Received, os_random,
     },
     fake::Fault,
     keystore::SqliteKeyStore,
@@ -43,6 +43,28 @@ async fn one_fetch_gives_a_bundle_for_each_device() {
     let only = FetchOptions { devices: Some(vec![DeviceId(2)]), ..FetchOptions::default() };
     let fetched = alice.fetch(&user_id("bob"), &only).await.unwrap();
     assert_eq!(fetched.bundles.len(), 1);
+}
+
+#[tokio::test]
+async fn a_bundle_without_the_one_time_prekey_that_is_required_is_refused_whatever_the_server_says()
+{
+    let world = World::new();
+    let bob = world.device("bob", 1);
+    bob.publish(1).await.unwrap();
+    let strict = Config { require_opk: true, ..world.config() };
+    let (alice, strict) = (world.device("alice", 1), world.device("eve", 1).with_config(strict));
+    fetch(&alice, "bob").await.unwrap();
+    // This server does not refuse, as it was asked to.
+    assert_eq!(refusal(&strict, "bob").await, BundleRefused::NoOneTimePreKey);
+    let required = FetchOptions { require_opk: true, ..FetchOptions::default() };
+    let fetched = alice.fetch(&user_id("bob"), &required).await.unwrap();
+    let refused = fetched.bundles[0].bundle.as_ref().unwrap_err();
+    assert_eq!(*refused, BundleRefused::NoOneTimePreKey);
+    let many = strict.fetch_many(&[user_id("bob")], false, None).await.unwrap();
+    let fetched = many[0].outcome.as_ref().unwrap();
+    let refused = fetched.bundles[0].bundle.as_ref().unwrap_err();
+    assert_eq!(*refused, BundleRefused::NoOneTimePreKey);
+    assert!(fetch(&alice, "bob").await.unwrap().bundles[0].bundle.is_ok(), "not required");
 }
 
 #[tokio::test]
