@@ -249,6 +249,18 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         result
     }
 
+    /// Who says to have sent a first message to this device. Nothing but its form is checked: this
+    /// is for [refreshing](Self::refresh_device_list) the sender's device list before the message
+    /// is opened.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are not a message for this device.
+    pub fn claimed_sender(&self, message: &[u8]) -> Result<Address, MessageRefused> {
+        let received = ReceivedMessage::parse(message, self.device.address())?;
+        Ok(received.message().sender().clone())
+    }
+
     /// A session.
     ///
     /// # Errors

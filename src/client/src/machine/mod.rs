@@ -31,7 +31,7 @@ use oncekey_x3dh::{
 use rand_core::CryptoRng;
 
 pub use device_list::{DeviceListRefused, ListChange, PinnedDeviceList};
-pub use pool_plan::{Demand, PoolPlan};
+pub use pool_plan::{Demand, PoolPlan, Working};
 pub use resync::{Refusal, refused};
 
 use crate::{

@@ -86,7 +86,38 @@ impl Default for PoolPlan {
     }
 }
 
+/// How a plan follows from a demand. Displays the formula with the numbers put in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Working {
+    /// What was asked for.
+    pub demand: Demand,
+    /// m: arrivals expected in the longest absence.
+    pub expected: u64,
+    /// ⌈4·√m⌉.
+    pub deviations: u64,
+    /// m + ⌈4·√m⌉ + 4, before the limit of a pool.
+    pub wanted: u64,
+    /// ⌈λ·U⌉: arrivals between two uploads.
+    pub between_uploads: u64,
+    /// What comes of it.
+    pub plan: PoolPlan,
+}
+
 impl PoolPlan {
+    /// The plan for `demand`, with the steps that lead to it.
+    #[must_use]
+    pub fn working(demand: &Demand) -> Working {
+        let expected = demand.arrivals(demand.offline);
+        Working {
+            demand: *demand,
+            expected,
+            deviations: deviations(expected),
+            wanted: watermark(expected),
+            between_uploads: demand.arrivals(demand.upload_every),
+            plan: Self::new(demand),
+        }
+    }
+
     /// The plan for `demand`.
     #[must_use]
     pub fn new(demand: &Demand) -> Self {
@@ -116,20 +147,64 @@ impl PoolPlan {
 impl fmt::Display for PoolPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { watermark, batch, target, covers_s } = self;
-        let (days, hours) = (covers_s / DAY_S, covers_s % DAY_S / 3600);
+        let lasts = Days(*covers_s);
+        write!(f, "watermark {watermark}, batch {batch}, target {target}, lasts {lasts} away")
+    }
+}
+
+impl fmt::Display for Working {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { demand, expected: m, deviations, wanted, between_uploads, plan } = self;
+        let Demand { arrivals_per_day: rate, offline, upload_every } = demand;
+        let (offline, upload_every) = (Days(offline.as_secs()), Days(upload_every.as_secs()));
+        let PoolPlan { watermark, batch, target, covers_s } = plan;
+        let (least, per_upload, pool) = (BATCH_MIN, limits::UPLOAD_MAX, limits::POOL_MAX);
+        writeln!(f, "λ = {rate} fetches a day that take a one-time prekey")?;
+        writeln!(f, "T = {offline} away at most")?;
+        writeln!(f, "U = {upload_every} between two uploads")?;
+        writeln!(f)?;
+        writeln!(f, "expected  m = ⌈λ·T⌉ = {m}")?;
+        writeln!(f, "watermark W = m + ⌈4·√m⌉ + 4 = {m} + {deviations} + {MARGIN} = {wanted}")?;
+        writeln!(
+            f,
+            "batch     B = max(⌈λ·U⌉, {least}), at most {per_upload}, = max({between_uploads}, {least}) = {batch}"
+        )?;
+        writeln!(f, "target      = W + B, at most {pool}, = {watermark} + {batch} = {target}")?;
+        writeln!(f)?;
+        if wanted > &u64::from(*watermark) {
+            writeln!(
+                f,
+                "A pool holds {pool} at most, so the watermark is {watermark}, not {wanted}."
+            )?;
+        }
         write!(
             f,
-            "watermark {watermark}, batch {batch}, target {target}, lasts {days} d {hours} h away"
+            "At {watermark} or below the device adds keys up to {target}. One that goes away for {} \
+             just above\nthe watermark finds its pool empty after less than one of 10,000 such absences.",
+            Days(*covers_s)
         )
+    }
+}
+
+/// Seconds, shown as days and hours.
+struct Days(u64);
+
+impl fmt::Display for Days {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} d {} h", self.0 / DAY_S, self.0 % DAY_S / 3600)
     }
 }
 
 /// The watermark for `expected` arrivals.
 fn watermark(expected: u64) -> u64 {
+    expected.saturating_add(deviations(expected)).saturating_add(MARGIN)
+}
+
+/// Four times the root of `expected`, rounded up.
+fn deviations(expected: u64) -> u64 {
     let squared = expected.saturating_mul(DEVIATIONS * DEVIATIONS);
     let root = squared.isqrt();
-    let deviations = root + u64::from(root * root < squared);
-    expected.saturating_add(deviations).saturating_add(MARGIN)
+    root + u64::from(root * root < squared)
 }
 
 /// The longest time whose watermark is at most `held`, by bisection.
@@ -185,6 +260,23 @@ mod tests {
         assert_eq!(plan, PoolPlan { watermark: 72, batch: 10, target: 82, covers_s: 14 * DAY_S });
         assert_eq!(plan.to_string(), "watermark 72, batch 10, target 82, lasts 14 d 0 h away");
         assert_eq!((plan.missing(73), plan.missing(72), plan.missing(0)), (0, 10, 82));
+    }
+
+    #[test]
+    fn the_formula_is_shown_with_its_numbers() {
+        let shown = PoolPlan::working(&Demand::default()).to_string();
+        for line in [
+            "λ = 3 fetches a day that take a one-time prekey",
+            "T = 14 d 0 h away at most",
+            "watermark W = m + ⌈4·√m⌉ + 4 = 42 + 26 + 4 = 72",
+            "batch     B = max(⌈λ·U⌉, 10), at most 200, = max(3, 10) = 10",
+            "target      = W + B, at most 1000, = 72 + 10 = 82",
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "no {line:?} in\n{shown}");
+        }
+        assert!(!shown.contains("A pool holds"), "{shown}");
+        let cut = PoolPlan::working(&demand(500, 30)).to_string();
+        assert!(cut.contains("so the watermark is 800, not 15494."), "{cut}");
     }
 
     #[test]
