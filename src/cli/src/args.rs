@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use oncekey_cluster::Engine;
 
+use crate::device;
+
 const AFTER_HELP: &str = "\
 Exit codes:
   0  it did what it was asked to do
@@ -32,6 +34,7 @@ pub(crate) enum Command {
     Serve(Serve),
     Dev(Dev),
     Demo(Demo),
+    Device(device::Arguments),
     Bench(Bench),
     #[command(name = "bench-noop", hide = true)]
     BenchNoop(BenchNoop),

@@ -8,6 +8,7 @@ mod bench;
 mod conformance;
 mod demo;
 mod dev;
+mod device;
 mod exit;
 mod logging;
 mod output;
@@ -40,6 +41,7 @@ fn run(command: Command) -> Result<()> {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Dev(arguments) => runtime()?.block_on(dev::run(&arguments)),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(&arguments)),
+        Command::Device(arguments) => runtime()?.block_on(device::run(&arguments)),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::BenchNoop(arguments) => bench::noop::serve(&arguments),
         Command::Config => {

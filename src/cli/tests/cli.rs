@@ -45,11 +45,45 @@ fn help_teaches_every_command_and_every_exit_code() {
     {
         assert!(help.contains(word), "no {word:?} in\n{help}");
     }
-    for command in ["serve", "dev", "demo", "bench", "completions"] {
+    for command in ["serve", "dev", "demo", "device", "bench", "completions"] {
         let output = oncekey(&[command, "--help"]);
         assert!(output.status.success(), "{command}");
         assert!(!stdout(&output).contains("--parent"), "{command} shows what is not for people");
     }
+}
+
+#[test]
+fn a_device_is_taught_with_two_terminals_and_its_exit_code() {
+    let help = stdout(&oncekey(&["device", "--help"]));
+    for word in ["ONCEKEY_PASSPHRASE", "oncekey dev`", "inbox", "safety-number", "  4  "] {
+        assert!(help.contains(word), "no {word:?} in\n{help}");
+    }
+    assert!(!help.contains("--passphrase <"), "a passphrase is no argument\n{help}");
+}
+
+#[test]
+fn a_pool_is_planned_without_a_device_and_for_scripts() {
+    let plan = ["device", "plan", "--taken", "70", "--over-days", "7"];
+    let text = stdout(&oncekey(&plan));
+    assert!(text.contains("= 140 + 48 + 4 = 192"), "{text}");
+    let json = stdout(&oncekey(&[&plan[..], &["--json"]].concat()));
+    assert!(json.contains("\"watermark\":192"), "{json}");
+    assert_eq!(oncekey(&["device", "plan", "--taken", "70"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_passphrase_that_is_not_to_be_had_is_an_error_of_usage() {
+    let home = tempfile::tempdir().expect("a folder");
+    let home = home.path().join("home").display().to_string();
+    let new = ["device", "--home", &home, "new", "--user", "alice"];
+    // In a session of its own there is no terminal to ask on.
+    let mut command = Command::new("setsid");
+    let command = command.args(["--wait", env!("CARGO_BIN_EXE_oncekey")]).args(new);
+    let Ok(output) = command.env_remove("ONCEKEY_PASSPHRASE").stdin(Stdio::null()).output() else {
+        return;
+    };
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("ONCEKEY_PASSPHRASE is not set"), "{}", stderr(&output));
 }
 
 #[test]

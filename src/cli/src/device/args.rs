@@ -100,10 +100,12 @@ pub(super) struct NewSettings {
     pub(super) endpoints: Vec<String>,
 }
 
-/// Register the device and fill its pool of one-time prekeys; may be repeated at will.
+/// Register the device, or do what is due: replace the signed prekey, fill the pool of one-time
+/// prekeys, delete secrets whose time is over. May be repeated at will.
 #[derive(Debug, Args)]
 pub(super) struct Publish {
-    /// Fill the pool up to this many instead of what the preset plans.
+    /// Register with this many one-time prekeys, or fill the pool up to them, instead of what the
+    /// preset plans.
     #[arg(long, value_name = "N", value_parser = count)]
     pub(super) keys: Option<usize>,
     /// Throw away every prekey first: for a home that was put back from an old copy. Messages to

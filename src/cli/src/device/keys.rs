@@ -77,6 +77,10 @@ pub(super) async fn publish(
     if publish.discard_prekeys {
         device.discard_prekeys().await?;
     }
+    // What is due comes first; it also finds out whether this home is an old copy.
+    let busy = report::busy("asking a node");
+    let tended = device.tend().await.map_err(explained)?;
+    busy.finish_and_clear();
     let planned = usize::try_from(opened.preset.config().pool.target)?;
     let target = publish.keys.unwrap_or(planned);
     let bar = report::bar("one-time prekeys", target);
@@ -91,7 +95,11 @@ pub(super) async fn publish(
         pool = device.replenish(step).await.map_err(explained)?.pool;
     }
     bar.finish_and_clear();
-    output.show(&Published { registration: first.registration, pool: Shown::of(&pool) })
+    output.show(&Published {
+        registration: first.registration,
+        rotated: tended.is_some_and(|tended| tended.rotated.is_some()),
+        pool: Shown::of(&pool),
+    })
 }
 
 pub(super) async fn rotate(opened: &Opened, rotate: &args::Rotate, output: &Output) -> Result<()> {
@@ -251,6 +259,8 @@ impl Display for Shown {
 #[derive(Serialize)]
 struct Published {
     registration: RegistrationId,
+    /// Whether the signed prekey was due and replaced.
+    rotated: bool,
     #[serde(flatten)]
     pool: Shown,
 }

@@ -135,7 +135,11 @@ struct Written {
 impl Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, messages } = self;
-        let messages = if *messages == 1 { "1 message is".to_owned() } else { format!("{messages} messages are") };
+        let messages = if *messages == 1 {
+            "1 message is".to_owned()
+        } else {
+            format!("{messages} messages are")
+        };
         write!(f, "{messages} in {file}")
     }
 }

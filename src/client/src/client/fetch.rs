@@ -125,7 +125,8 @@ impl BundleRefused {
         match self {
             Self::Malformed(_) => Failure::Malformed,
             Self::IdentityChanged(_) | Self::Questioned { .. } => Failure::IdentityChanged,
-            Self::NoOneTimePreKey => Failure::OpkMissing,
+            // An honest server refuses such a fetch.
+            Self::NoOneTimePreKey => Failure::Malformed,
             Self::Invalid(error) => (*error).into(),
         }
     }

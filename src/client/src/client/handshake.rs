@@ -255,8 +255,8 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     ///
     /// # Errors
     ///
-    /// The bytes are not a message for this device.
-    pub fn claimed_sender(&self, message: &[u8]) -> Result<Address, MessageRefused> {
+    /// [`Message`](ReceiveError::Message): the bytes are not a message for this device.
+    pub fn claimed_sender(&self, message: &[u8]) -> Result<Address, ReceiveError> {
         let received = ReceivedMessage::parse(message, self.device.address())?;
         Ok(received.message().sender().clone())
     }
