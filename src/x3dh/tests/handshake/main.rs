@@ -3,6 +3,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test may fail where it finds out")]
 
+mod altered;
 mod leaks;
 mod native;
 mod party;

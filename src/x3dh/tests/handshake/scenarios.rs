@@ -1,4 +1,4 @@
-//! The scenarios that need no key store and no network.
+//! The scenarios that need no key store and no network. `docs/threats-handshake.md` has them all.
 
 use std::collections::BTreeSet;
 
@@ -185,6 +185,20 @@ fn a_bad_ciphertext_leaves_the_one_time_prekey_usable() {
 }
 
 #[test]
+fn a_stripped_opk_flag_fails_and_is_no_downgrade() {
+    let (mut alice, mut bob) = (alice(), bob());
+    let sealed = alice.start(bob.bundle(), b"hello").unwrap();
+    let (flags, opk_id) = (3, 4 + (2 + 5 + 4) + (2 + 3 + 4) + 32 + 32 + 4);
+    assert_eq!(sealed.message[opk_id..opk_id + 4], 41u32.to_be_bytes());
+    let mut stripped = sealed.message.clone();
+    stripped[flags] &= !1;
+    assert_eq!(bob.answer(&stripped).err(), Some(Failure::Malformed), "the id is left over");
+    stripped.drain(opk_id..opk_id + 4);
+    assert_eq!(bob.answer(&stripped).err(), Some(Failure::AeadFailed));
+    assert!(bob.answer(&sealed.message).is_ok(), "nothing was used up");
+}
+
+#[test]
 fn a_message_that_names_a_one_time_prekey_never_opens_without_it() {
     let (mut alice, mut bob) = (alice(), bob());
     let sealed = alice.start(bob.bundle(), b"hello").unwrap();
@@ -228,7 +242,7 @@ fn a_failed_transaction_keeps_the_plaintext_back() {
 }
 
 #[test]
-fn a_leaked_identity_key_of_bob_lets_the_server_impersonate_him() {
+fn when_ik_b_leaks_and_the_attacker_controls_the_server_it_impersonates_bob_in_full() {
     // The limit of the protocol, stated as a test: with ik_b the server signs an SPK of its own.
     let (mut alice, bob) = (alice(), bob());
     let mut server = Party::new("bob", 5);
