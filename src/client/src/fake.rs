@@ -101,6 +101,13 @@ impl FakeServer {
         self.0.lock().reissue = true;
     }
 
+    /// Answers a call that came another way than through [`Transport`].
+    pub(crate) fn answer(&self, call: &Call) -> Result<Vec<u8>, Problem> {
+        let mut inner = self.0.lock();
+        inner.calls.push(call.clone());
+        inner.handle(call)
+    }
+
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.0.lock().calls.clone()
     }

@@ -25,7 +25,7 @@ use super::{Client, os_random};
 use crate::{
     keystore::{
         self, Absence, Acceptance, HeldSignedPreKey, KeyStore, OneTimePreKeyRecord, Role, Session,
-        SessionId, SignedPreKeyRecord, StartedSession,
+        SessionId, SignedPreKeyRecord, Started, StartedSession,
     },
     machine::PinnedDeviceList,
     transport::Transport,
@@ -57,6 +57,14 @@ pub enum InitiateError {
     /// Another identity key was pinned since the bundle was fetched.
     #[error("another identity key was pinned for the device since the bundle was fetched")]
     IdentityChanged,
+    /// This device has used the same one-time prekey before: the bundle came from a fetch that was
+    /// repeated, or a server handed the key out twice. The peer would open only one of the two;
+    /// [send](Client::first_message) the first message of that session again instead.
+    #[error("the bundle's one-time prekey has served another session of this device")]
+    OneTimePreKeyUsed {
+        /// The session.
+        session: SessionId,
+    },
     /// The key store.
     #[error(transparent)]
     Store(#[from] keystore::Error),
@@ -220,11 +228,16 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             keys: sealed.session,
         };
         let started = StartedSession { session: &session, message: &sealed.message };
-        if !self.store.start(&started, self.now())? {
-            self.count(Failure::IdentityChanged);
-            return Err(InitiateError::IdentityChanged);
+        match self.store.start(&started, self.now())? {
+            Started::Stored => Ok(Outgoing { message: sealed.message, session }),
+            Started::IdentityChanged => {
+                self.count(Failure::IdentityChanged);
+                Err(InitiateError::IdentityChanged)
+            }
+            Started::OneTimePreKeyUsed(session) => {
+                Err(InitiateError::OneTimePreKeyUsed { session })
+            }
         }
-        Ok(Outgoing { message: sealed.message, session })
     }
 
     /// Opens a first message.

@@ -22,7 +22,8 @@ pub use export::Export;
 pub use lock::{Passphrase, StoreKey, Unlock};
 pub use record::{
     Absence, Acceptance, DeviceState, HeldSignedPreKey, OneTimePreKeyRecord, PendingWrite, Resync,
-    Role, Session, SessionId, Settled, SignedPreKeyRecord, Staged, StartedSession, WriteKind,
+    Role, Session, SessionId, Settled, SignedPreKeyRecord, Staged, Started, StartedSession,
+    WriteKind,
 };
 pub use sqlite::SqliteKeyStore;
 #[cfg(test)]
@@ -170,12 +171,13 @@ pub trait KeyStore: Send + Sync + 'static {
     fn accept(&self, commit: &Commit, now: TimestampMs) -> Result<Acceptance, Error>;
 
     /// Stores a session that this device starts, with its first message, and pins the peer's
-    /// identity key when none was pinned. False, and nothing stored, when another key is pinned.
+    /// identity key when none was pinned. Nothing is stored when another key is pinned, or when a
+    /// session with the same one-time prekey is stored: the peer would open only one of the two.
     ///
     /// # Errors
     ///
     /// An [`Error`] of the storage.
-    fn start(&self, started: &StartedSession<'_>, now: TimestampMs) -> Result<bool, Error>;
+    fn start(&self, started: &StartedSession<'_>, now: TimestampMs) -> Result<Started, Error>;
 
     /// A session.
     ///

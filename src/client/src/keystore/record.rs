@@ -215,6 +215,17 @@ pub enum Acceptance {
     IdentityChanged,
 }
 
+/// What became of an attempt to store a session that this device starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Started {
+    /// It is stored.
+    Stored,
+    /// Another identity key is pinned for the peer.
+    IdentityChanged,
+    /// This device has used the same one-time prekey of the peer before, in this session.
+    OneTimePreKeyUsed(SessionId),
+}
+
 /// Which side started a session. The numbers are stable, never reuse.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]

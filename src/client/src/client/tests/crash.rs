@@ -116,7 +116,7 @@ fn dies_where_it_is_told() {
 }
 
 /// Names of the files of `folder` that hold `needle`.
-fn files_with(folder: &Path, needle: &[u8]) -> Vec<String> {
+pub(super) fn files_with(folder: &Path, needle: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let entry = entry.unwrap();

@@ -54,7 +54,7 @@ async fn a_replay_after_a_restart_is_a_duplicate() {
 }
 
 #[tokio::test]
-async fn garbage_does_not_use_up_the_one_time_prekey() {
+async fn a_bad_ciphertext_with_a_valid_opk_id_leaves_the_opk_in_place() {
     let world = World::new();
     let (alice, bob) = (world.device("alice", 1), world.device("bob", 1));
     bob.publish(1).await.unwrap();

@@ -6,6 +6,7 @@ mod devices;
 mod fan_out;
 mod fetch;
 mod handshake;
+mod lying;
 mod publish;
 mod report;
 mod tend;
@@ -27,6 +28,7 @@ use super::{Client, Clock, Config, FetchOptions, NewDevice, Outgoing};
 use crate::{
     fake::FakeServer,
     keystore::{SqliteKeyStore, StoreKey, Unlock},
+    transport::Transport,
 };
 
 pub(super) const DAY_S: u64 = 24 * 60 * 60;
@@ -102,7 +104,7 @@ pub(super) fn user_id(name: &str) -> UserId {
 }
 
 /// A first message of `alice` to the first device of `user`.
-pub(super) async fn first_message(alice: &TestClient, user: &str) -> Outgoing {
+pub(super) async fn first_message<T: Transport>(alice: &Client<T>, user: &str) -> Outgoing {
     let fetched = alice.fetch(&user_id(user), &FetchOptions::default()).await.unwrap();
     let bundle = fetched.bundles.into_iter().next().unwrap().bundle.unwrap();
     alice.initiate(bundle, b"hello", b"ad").unwrap()

@@ -15,6 +15,7 @@ use crate::{
     },
     keystore::{self, KeyStore, SqliteKeyStore},
     machine::{DeviceListRefused, ListChange, PinnedDeviceList},
+    transport::Transport,
     trust::{Answer, Change, Contradiction, DevicesChanged, NewDevices, TrustEvent},
 };
 
@@ -46,15 +47,18 @@ impl<'a> User<'a> {
     }
 }
 
-pub(super) async fn fetch(client: &TestClient, user: &str) -> Result<Fetched, FetchError> {
+pub(super) async fn fetch<T: Transport>(
+    client: &Client<T>,
+    user: &str,
+) -> Result<Fetched, FetchError> {
     client.fetch(&user_id(user), &FetchOptions::default()).await
 }
 
-pub(super) fn questions(client: &TestClient) -> Vec<TrustEvent> {
+pub(super) fn questions<T: Transport>(client: &Client<T>) -> Vec<TrustEvent> {
     client.open_questions().unwrap()
 }
 
-pub(super) fn only_question(client: &TestClient) -> TrustEvent {
+pub(super) fn only_question<T: Transport>(client: &Client<T>) -> TrustEvent {
     let mut questions = questions(client);
     assert_eq!(questions.len(), 1, "{questions:#?}");
     questions.remove(0)
@@ -213,14 +217,14 @@ async fn a_user_who_lost_every_device_is_trusted_again_when_the_answer_is_yes() 
     assert_eq!(questions(&alice), []);
 }
 
-fn list_refusal(error: FetchError) -> DeviceListRefused {
+pub(super) fn list_refusal(error: FetchError) -> DeviceListRefused {
     match error {
         FetchError::DeviceList { error: ListError::Refused(refused), .. } => refused,
         other => panic!("{other}"),
     }
 }
 
-pub(super) fn contradiction(client: &TestClient) -> Contradiction {
+pub(super) fn contradiction<T: Transport>(client: &Client<T>) -> Contradiction {
     let event = only_question(client);
     let Change::Contradiction(contradiction) = &event.change else { panic!("{event:?}") };
     // No answer makes it true.

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{CrashPoint, Db, Step, int, number, pin};
 use crate::keystore::{
     Absence, Acceptance, Error, HeldSignedPreKey, OneTimePreKeyRecord, Role, Session, SessionId,
-    SignedPreKeyRecord, StartedSession, address_of, seal::Record,
+    SignedPreKeyRecord, Started, StartedSession, address_of, seal::Record,
 };
 
 const SPK: &str = "signed prekey";
@@ -144,10 +144,13 @@ pub(super) fn start(
     db: Db<'_>,
     started: &StartedSession<'_>,
     now: TimestampMs,
-) -> Result<Step<bool>, Error> {
+) -> Result<Step<Started>, Error> {
     let session = started.session;
     if !pin::pin_identity(db, &session.peer, &session.peer_identity, now)? {
-        return Ok(Step::Abandon(false));
+        return Ok(Step::Abandon(Started::IdentityChanged));
+    }
+    if let Some(earlier) = started_before(db, session)? {
+        return Ok(Step::Abandon(Started::OneTimePreKeyUsed(earlier)));
     }
     let row = SessionRow {
         role: session.role,
@@ -159,7 +162,30 @@ pub(super) fn start(
         first_message: Some(started.message),
     };
     row.insert(db, now)?;
-    Ok(Step::Commit(true))
+    Ok(Step::Commit(Started::Stored))
+}
+
+/// The session that this device has started with the same one-time prekey, if any.
+fn started_before(db: Db<'_>, session: &Session) -> Result<Option<SessionId>, Error> {
+    let Some(opk) = session.one_time_prekey else { return Ok(None) };
+    let id = db
+        .prepare_cached(
+            "SELECT id FROM session
+             WHERE peer_user = ?1 AND peer_device = ?2 AND opk = ?3 AND peer_identity = ?4
+                 AND role = ?5",
+        )?
+        .query_row(
+            params![
+                session.peer.user(),
+                session.peer.device().0,
+                opk.0,
+                session.peer_identity.to_tagged_bytes(),
+                Role::Initiator as u8
+            ],
+            |row| row.get::<_, [u8; 32]>(0),
+        )
+        .optional()?;
+    Ok(id.map(SessionId))
 }
 
 struct SessionRow<'a> {

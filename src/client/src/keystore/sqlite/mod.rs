@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Acceptance, DeviceState, Error, Export, KeyStore, OneTimePreKeyRecord, PendingWrite, Resync,
-    Session, SessionId, Settled, SignedPreKeyRecord, Staged, StartedSession,
+    Session, SessionId, Settled, SignedPreKeyRecord, Staged, Started, StartedSession,
     lock::Unlock,
     seal::{Record, Sealer},
 };
@@ -105,6 +105,10 @@ impl SqliteKeyStore {
         )?;
         connection.query_row("PRAGMA secure_delete = ON", [], |_| Ok(()))?;
         let migrate::Prepared { sealer, migrated } = migrate::prepare(&mut connection, unlock)?;
+        // Files of this version from before the index get it here; older readers do not mind it.
+        connection.execute_batch(
+            "CREATE INDEX IF NOT EXISTS session_opk ON session (peer_user, peer_device, opk)",
+        )?;
         let store = Self {
             connection: Mutex::new(connection),
             sealer,
@@ -333,7 +337,7 @@ impl KeyStore for SqliteKeyStore {
         Ok(acceptance)
     }
 
-    fn start(&self, started: &StartedSession<'_>, now: TimestampMs) -> Result<bool, Error> {
+    fn start(&self, started: &StartedSession<'_>, now: TimestampMs) -> Result<Started, Error> {
         self.write(|db| handshake::start(db, started, now))
     }
 

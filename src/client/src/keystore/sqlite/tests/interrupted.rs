@@ -28,7 +28,7 @@ const NOW: TimestampMs = TimestampMs(1_790_000_000_000);
 const STRIDE: i32 = 7;
 
 /// Every row of every table.
-fn rows(store: &SqliteKeyStore) -> Vec<Vec<Value>> {
+pub(super) fn rows(store: &SqliteKeyStore) -> Vec<Vec<Value>> {
     let connection = store.connection.lock();
     let mut tables = connection
         .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")

@@ -1,4 +1,5 @@
 mod interrupted;
+mod laid_open;
 mod lock;
 mod migration;
 
