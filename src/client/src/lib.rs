@@ -50,7 +50,8 @@
 //! * Secrets lie sealed in the key store, under a passphrase or a key kept elsewhere.
 //! * A change of trust is an event that the application answers, never a silence; see [`trust`].
 //!
-//! Leaves out: the ratchet that goes on from a [`Session`]; TLS.
+//! Leaves out: the ratchet that goes on from a [`Session`], unless the feature `ratchet` is on;
+//! TLS.
 //!
 //! Three layers: [`machine`] is pure and decides, [`keystore`] remembers, [`http`] retries.
 //! [`Client`] puts them in the right order.
@@ -64,6 +65,8 @@ pub mod machine;
 pub mod preset;
 #[cfg(feature = "qr")]
 pub mod qr;
+#[cfg(feature = "ratchet")]
+pub mod ratchet;
 pub mod transport;
 pub mod trust;
 mod wire;

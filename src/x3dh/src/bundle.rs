@@ -12,7 +12,7 @@ use oncekey_types::{OneTimePreKeyId, SignedPreKeyId, UnixSeconds};
 use crate::{
     address::Address,
     device_list::VerifiedDeviceList,
-    keys::{IdentityKind, IdentityPublic, SignatureInvalid},
+    keys::{IdentityKind, IdentityPublic, SignatureInvalid, SignedPreKeyPublic},
     prekey::{OneTimePreKey, SignedPreKey},
 };
 
@@ -149,6 +149,12 @@ impl VerifiedBundle {
     #[must_use]
     pub fn signed_prekey_id(&self) -> SignedPreKeyId {
         self.0.signed_prekey.id
+    }
+
+    /// Its signed prekey.
+    #[must_use]
+    pub fn signed_prekey(&self) -> &SignedPreKeyPublic {
+        &self.0.signed_prekey.key
     }
 
     /// Id of its one-time prekey, if it has one.

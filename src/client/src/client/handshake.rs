@@ -16,7 +16,7 @@ use oncekey_x3dh::{
     Address, AppAd, Expectations, Failure, Received as ReceivedMessage, VerifiedBundle,
     bundle::IdentityError,
     initiator::{InitiateError as HandshakeError, PayloadTooLong},
-    keys::{IdentityPublic, OneTimePreKeyPair},
+    keys::{IdentityPublic, OneTimePreKeyPair, SignedPreKeyPublic},
     responder::{OpenError, Payload, ReceiveError as MessageRefused},
     schedule::AppAdTooLong,
 };
@@ -39,6 +39,8 @@ pub struct Outgoing {
     pub message: Vec<u8>,
     /// The session.
     pub session: Session,
+    /// The responder's signed prekey, which a ratchet starts from.
+    pub signed_prekey: SignedPreKeyPublic,
 }
 
 /// Why a handshake could not be started. The bundle is used up; fetch another.
@@ -216,6 +218,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         let (peer, peer_identity) = (bundle.owner().clone(), *bundle.identity());
         let signed_prekey = bundle.signed_prekey_id();
         let one_time_prekey = bundle.one_time_prekey_id();
+        let spk = *bundle.signed_prekey();
         let sealed =
             bundle.initiate(self.device.local(), app_ad, &mut os_random())?.seal(payload)?;
         let session = Session {
@@ -229,7 +232,9 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         };
         let started = StartedSession { session: &session, message: &sealed.message };
         match self.store.start(&started, self.now())? {
-            Started::Stored => Ok(Outgoing { message: sealed.message, session }),
+            Started::Stored => {
+                Ok(Outgoing { message: sealed.message, session, signed_prekey: spk })
+            }
             Started::IdentityChanged => {
                 self.count(Failure::IdentityChanged);
                 Err(InitiateError::IdentityChanged)

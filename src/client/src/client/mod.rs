@@ -9,6 +9,8 @@ mod devices;
 mod fan_out;
 mod fetch;
 mod handshake;
+#[cfg(feature = "ratchet")]
+mod ratchet;
 mod report;
 mod tend;
 mod trust;
