@@ -1,6 +1,9 @@
 //! Who may import whom: the crates of the workspace depend on each other as this table says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
 use anyhow::{Result, ensure};
 use cargo_metadata::{DependencyKind, MetadataCommand};
@@ -29,7 +32,50 @@ const FENCED: &[(&str, &[&str])] = &[
     // cli for the no-op that `oncekey bench` compares with.
     ("axum", &["server", "cli"]),
     ("rusqlite", &["client"]),
+    ("vodozemac", &["client"]),
 ];
+
+/// What an application that uses the client library must not have to build, and neither must
+/// whoever uses the handshake alone.
+const SERVER_ONLY: &[&str] = &[
+    "openraft",
+    "fjall",
+    "sled",
+    "axum",
+    "prometheus-client",
+    "bincode",
+    "clap",
+    "vodozemac",
+    "qrcode",
+    "oncekey-store",
+    "oncekey-storage",
+    "oncekey-raft",
+    "oncekey-server",
+];
+
+/// Crates that the client library may have below it, the build scripts' included.
+const CLIENT_CRATES_MAX: usize = 105;
+
+#[test]
+fn the_libraries_stay_light() -> Result<()> {
+    for (package, most) in [("oncekey-client", CLIENT_CRATES_MAX), ("oncekey-x3dh", 45)] {
+        let tree = Command::new(env!("CARGO"))
+            .args(["tree", "--locked", "--quiet", "-p", package])
+            .args(["-e", "normal,build", "--prefix", "none", "--no-dedupe", "--format", "{p}"])
+            .output()?;
+        let text = String::from_utf8_lossy(&tree.stdout);
+        ensure!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+        let names = text.lines().filter_map(|line| line.split_once(' '));
+        let crates: BTreeSet<_> = names.collect();
+        let names: BTreeSet<_> = crates.iter().map(|(name, _)| *name).collect();
+        ensure!(names.contains(package), "no tree of {package} in\n{text}");
+        for heavy in SERVER_ONLY {
+            ensure!(!names.contains(heavy), "{package} builds {heavy}");
+        }
+        ensure!(crates.len() <= most, "{package} builds {} crates: {names:?}", crates.len());
+    }
+    Ok(())
+}
 
 #[test]
 fn no_crate_imports_more_than_it_may() -> Result<()> {
