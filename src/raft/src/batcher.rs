@@ -2,8 +2,8 @@
 //!
 //! While an entry of a shard is on its way to a quorum, the commands that come for the shard gather;
 //! when it is committed they become the next entry. So the number of entries follows the round
-//! trips and the syncs, not the requests. Under load an entry is held back a little, for at most a
-//! quarter of the time that the last one took, until the clients that were answered have come back.
+//! trips and the syncs, not the requests. Under load an entry is held back a little, for at most
+//! half of the time that the last one took, until the clients that were answered have come back.
 //!
 //! Guarantees: commands are proposed in the order they came; a command gets the outcome of the
 //! entry it was in, or is told that this node does not lead the shard, in which case the command
@@ -48,7 +48,7 @@ pub(crate) const BATCH_BYTES: usize = 1 << 20;
 /// Commands below which an entry is not held back for more.
 const GATHER_MIN: usize = 4;
 /// Longest time that an entry is held back.
-const GATHER_MAX: Duration = Duration::from_millis(2);
+const GATHER_MAX: Duration = Duration::from_millis(4);
 
 /// Why commands have no outcome here.
 #[derive(Clone, Debug)]
@@ -186,7 +186,7 @@ impl Proposer {
             // half of them would wait while the other half's entry is on its way, for ever.
             let expected = (last + gathered.commands.len()) * 3 / 4;
             if expected >= GATHER_MIN {
-                let patience = Instant::now() + (took / 4).min(GATHER_MAX);
+                let patience = Instant::now() + (took / 2).min(GATHER_MAX);
                 source.gather_until(&mut gathered, expected, patience).await;
             }
             last = gathered.commands.len();

@@ -202,18 +202,16 @@ fn scattered() -> impl Iterator<Item = u64> {
     (0..).map(|n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % DEVICES)
 }
 
-/// What the pop with this number changes, at this device: its cursor, the retry and the caller's
-/// bucket with their places in the queues, and the same of an older pop, which are forgotten.
+/// What the pop with this number changes, at this device: its cursor, the retry with its place in
+/// the queue, and the same of an older pop, which is forgotten.
 fn changes((number, device): (u64, u64)) -> Vec<Change> {
     let mut changes = vec![
         (cursor(device), Some(vec![2; 10])),
         (retry(number), Some(vec![2; 300])),
         (key(0x08, number), Some(vec![2; 60])),
-        (bucket(number), Some(vec![2; 10])),
-        (key(0x0a, number), Some(vec![2; 50])),
     ];
     if let Some(old) = number.checked_sub(RETRIES) {
-        let keys = [retry(old), key(0x08, old), bucket(old), key(0x0a, old)];
+        let keys = [retry(old), key(0x08, old)];
         changes.extend(keys.map(|key| (key, None)));
     }
     changes
@@ -230,10 +228,6 @@ fn cursor(device: u64) -> Vec<u8> {
 /// Callers and idempotency keys come in no order.
 fn retry(number: u64) -> Vec<u8> {
     [key(0x07, number.wrapping_mul(0x9E37_79B9_7F4A_7C15)), vec![b'r'; 32]].concat()
-}
-
-fn bucket(number: u64) -> Vec<u8> {
-    [key(0x09, number.wrapping_mul(0x9E37_79B9_7F4A_7C15)), vec![b'b'; 16]].concat()
 }
 
 fn key(kind: u8, number: u64) -> Vec<u8> {

@@ -2,7 +2,7 @@
 //!
 //! Measures [`apply`]: the records it reads and decodes, the decisions, the records it encodes, and
 //! freeing what it gave. `pop` hands out one key per device; `pop_and_expire` is the same in the
-//! long run, when as many retries and rate-limit buckets run out as come in.
+//! long run, when as many retries run out as come in.
 //!
 //! Leaves out: decoding the entry (see `codec`), the state engine (the state is a map in memory
 //! here, and nothing is committed), and the log. Every command of a batch is about another user, so

@@ -3,9 +3,13 @@
 //! `lp(x)` is `u16be(length of x) ‖ x`; numbers are big-endian. Guarantees: two different inputs of
 //! one label never give the same bytes to the hash. Leaves out: secrets; nothing here is keyed.
 
+use oncekey_types::CallerId;
 use sha2::{Digest, Sha256};
 
-use crate::command::{OneTimePreKey, SignedPreKey};
+use crate::{
+    command::{OneTimePreKey, SignedPreKey},
+    record::callers::CallerTag,
+};
 
 /// The keys of an upload.
 ///
@@ -32,6 +36,15 @@ pub(crate) fn pool(signed_prekey: &SignedPreKey, pool: &[OneTimePreKey]) -> [u8;
         hash.lp(&key.key.0);
     }
     hash.finish()
+}
+
+/// A caller, as the buckets know it: the first eight bytes of
+/// `SHA-256(lp("Oncekey v1 caller") ‖ lp(caller))`, big-endian.
+pub(crate) fn caller(caller: &CallerId) -> CallerTag {
+    let mut hash = Hash::new("Oncekey v1 caller");
+    hash.lp(caller.as_str().as_bytes());
+    let [a, b, c, d, e, f, g, h, ..] = hash.finish();
+    CallerTag(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }
 
 struct Hash(Sha256);

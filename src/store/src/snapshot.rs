@@ -307,7 +307,7 @@ mod tests {
     /// A state of lots, each of about 3 KB.
     fn lots(count: u64) -> MemoryState {
         let user = oncekey_types::UserId::new("bob").unwrap();
-        let ids: Vec<u32> = (1..=32).collect();
+        let ids: Vec<u32> = (1..=8).collect();
         let lot = to_bytes(&Lot(generate::keys(&ids)));
         let keys = (0..count).map(|number| {
             LotKey { user: &user, device: oncekey_types::DeviceId(1), number }.to_bytes()
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_state_of_many_chunks_and_an_empty_one_come_back_whole() {
-        for (records, fewest_chunks) in [(0, 2), (1, 3), (64, 3), (65, 3), (300, 6)] {
+        for (records, fewest_chunks) in [(0, 2), (1, 3), (256, 3), (257, 3), (1200, 6)] {
             let state = lots(records);
             let chunks = chunks(&state);
             assert!(chunks.len() >= fewest_chunks, "{records}: {} chunks", chunks.len());

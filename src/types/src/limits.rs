@@ -54,8 +54,8 @@ pub const GROUP_STATE_MAX_BYTES: usize = 4 * 1024;
 pub const PROPOSAL_QUEUE_MAX: usize = 8 * 1024;
 /// Retries that one shard remembers; beyond, the oldest is forgotten early.
 pub const RETRIES_PER_SHARD_MAX: u64 = 1 << 20;
-/// Rate-limit buckets that one shard keeps; beyond, the oldest is dropped.
-pub const BUCKETS_PER_SHARD_MAX: u64 = 1 << 20;
+/// Callers whose buckets one user keeps; beyond, the one that is full soonest is dropped.
+pub const CALLERS_PER_USER_MAX: usize = 64;
 
 /// Request line and headers of an HTTP request in bytes.
 pub const HEAD_MAX_BYTES: usize = 16 * 1024;

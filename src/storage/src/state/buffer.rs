@@ -12,6 +12,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ahash::RandomState;
+
 use super::Change;
 
 /// Bytes of changes after which a flush is due.
@@ -22,7 +24,7 @@ pub(super) const BUFFER_MAX_BYTES: usize = 4 << 20;
 const CHANGE_OVERHEAD_BYTES: usize = 64;
 
 /// New values by key; `None` for a key that was removed.
-pub(super) type Table = HashMap<Vec<u8>, Option<Vec<u8>>>;
+pub(super) type Table = HashMap<Vec<u8>, Option<Vec<u8>>, RandomState>;
 
 /// What a flush hands to the engine: changes and the header they lead to.
 pub(super) struct Flush {
@@ -49,7 +51,7 @@ impl Buffer {
     pub(super) fn new(header: Option<Vec<u8>>) -> Self {
         Self {
             header,
-            young: Table::new(),
+            young: Table::default(),
             young_bytes: 0,
             is_dirty: false,
             old: Arc::default(),

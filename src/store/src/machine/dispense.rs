@@ -42,7 +42,7 @@ impl<S: StateRead> Machine<'_, S> {
         let decision = if targets(command, &account).all(is_exhausted) {
             Decision::NothingToIssue
         } else {
-            self.tokens(command, &account)?.map_or(Decision::Withhold, Decision::Issue)
+            self.tokens(command, &account).map_or(Decision::Withhold, Decision::Issue)
         };
         if command.require_one_time_prekey {
             require_all(command, &account, &decision)?;
@@ -51,7 +51,7 @@ impl<S: StateRead> Machine<'_, S> {
         // From here on the command is accepted.
         let bundles = self.issue(command, &mut account, &decision)?;
         if let Decision::Issue(tokens) = &decision {
-            self.take(command, &mut account, tokens)?;
+            self.take(&mut account, tokens);
             self.records.set(slot, &account)?;
         }
         let dispensed = Dispensed {

@@ -34,7 +34,7 @@ mod write;
 
 use oncekey_types::{
     DeviceId, LogIndex, TimestampMs, UserId,
-    limits::{BUCKETS_PER_SHARD_MAX, DEVICES_PER_USER_MAX, POOL_MAX, RETRIES_PER_SHARD_MAX},
+    limits::{CALLERS_PER_USER_MAX, DEVICES_PER_USER_MAX, POOL_MAX, RETRIES_PER_SHARD_MAX},
 };
 
 use crate::{
@@ -82,7 +82,7 @@ struct Bounds {
     pool: u32,
     lot_keys: usize,
     retries: u64,
-    buckets: u64,
+    callers: usize,
 }
 
 impl Bounds {
@@ -92,7 +92,7 @@ impl Bounds {
         pool: POOL_MAX as u32,
         lot_keys: LOT_KEYS_MAX,
         retries: RETRIES_PER_SHARD_MAX,
-        buckets: BUCKETS_PER_SHARD_MAX,
+        callers: CALLERS_PER_USER_MAX,
     };
 }
 

@@ -7,6 +7,7 @@
 
 use core::marker::PhantomData;
 
+use ahash::RandomState;
 use indexmap::IndexMap;
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
 
 pub(super) struct Overlay<'a, S> {
     base: &'a S,
-    entries: IndexMap<Vec<u8>, Entry>,
+    entries: IndexMap<Vec<u8>, Entry, RandomState>,
     /// For the key that is looked up or the value that is written.
     scratch: Vec<u8>,
     /// Writes and deletions so far, to see that a refused command made none.
@@ -48,7 +49,7 @@ impl<'a, S: StateRead> Overlay<'a, S> {
     pub(super) fn new(base: &'a S, records: usize) -> Self {
         Self {
             base,
-            entries: IndexMap::with_capacity(records),
+            entries: IndexMap::with_capacity_and_hasher(records, RandomState::new()),
             scratch: Vec::with_capacity(512),
             writes: 0,
         }

@@ -1,4 +1,4 @@
-//! The queues by which retries and buckets are forgotten.
+//! The queue by which retries are forgotten.
 //!
 //! Guarantees: the entries of a batch are one record; entries are looked at in the order in which
 //! they came and one at a time, so that a batch looks at no more than it may, and leaves the rest
@@ -11,51 +11,39 @@ use super::{Machine, missing};
 use crate::{
     ApplyFault,
     record::{
-        Key, Kind, Value, corrupt,
-        queue::{QUEUE_LOT_START, Queue, QueueId, QueueKey, QueueLot, QueuedKey},
+        Key, Kind, corrupt,
+        queue::{QUEUE_LOT_START, Queue, QueueKey, QueueLot, QueuedKey},
     },
     state::StateRead,
 };
 
-/// Entries of each queue that are looked at for each command; more than a command adds, so that
-/// the queues shrink when their entries expire.
+/// Entries of the queue that are looked at for each command; more than a command adds, so that the
+/// queue shrinks when its entries expire.
 const EXPIRY_STEPS_PER_COMMAND: usize = 4;
 
 impl<S: StateRead> Machine<'_, S> {
     /// Looks at what is due, as far as a batch of so many commands may.
     pub(super) fn forget_due(&mut self, commands: usize) -> Result<(), ApplyFault> {
         for _ in 0..commands.max(1) * EXPIRY_STEPS_PER_COMMAND {
-            let retry = self.is_due(QueueId::Retries);
-            if retry {
-                self.forget_oldest_retry()?;
-            }
-            let bucket = self.is_due(QueueId::Buckets);
-            if bucket {
-                self.look_at_oldest_bucket()?;
-            }
-            if !retry && !bucket {
+            if !self.meta.retries.is_due(self.now()) {
                 break;
             }
+            self.forget_oldest_retry()?;
         }
         Ok(())
     }
 
     /// Puts `key` behind all others, into the lot of this batch, whose number it gives. The keys of
     /// a lot are looked at together, when the first of them is due.
-    pub(super) fn enqueue(
-        &mut self,
-        id: QueueId,
-        due: TimestampMs,
-        key: &impl Key,
-    ) -> Result<u64, ApplyFault> {
-        let number = self.open_lot(id);
-        let slot = self.records.unseen(&QueueKey { id, number });
+    pub(super) fn enqueue(&mut self, due: TimestampMs, key: &impl Key) -> Result<u64, ApplyFault> {
+        let number = self.open_lot();
+        let slot = self.records.unseen(&QueueKey(number));
         let bytes = self.records.edit(slot);
         if bytes.is_empty() {
             *bytes = QueueLot::empty(due);
         }
         let due = QueueLot::push(bytes, due, key)?;
-        let queue = self.meta.queue_mut(id);
+        let queue = &mut self.meta.retries;
         queue.len += 1;
         if queue.head == number {
             queue.due = due;
@@ -64,12 +52,9 @@ impl<S: StateRead> Machine<'_, S> {
     }
 
     /// Takes the oldest entry out, with the number of its lot.
-    pub(super) fn dequeue<V: Value>(
-        &mut self,
-        id: QueueId,
-    ) -> Result<(u64, QueuedKey<V>), ApplyFault> {
-        let before = *self.meta.queue(id);
-        let slot = self.records.find(&QueueKey { id, number: before.head })?;
+    pub(super) fn dequeue(&mut self) -> Result<(u64, QueuedKey), ApplyFault> {
+        let before = self.meta.retries;
+        let slot = self.records.find(&QueueKey(before.head))?;
         let bytes = self.records.bytes(slot).ok_or_else(|| missing(Kind::Queue))?;
         let (parts, next) = QueueLot::entry_at(bytes, before.offset)?;
         let key = QueuedKey::new(parts);
@@ -80,23 +65,19 @@ impl<S: StateRead> Machine<'_, S> {
             self.records.remove(slot);
             queue.head += 1;
             queue.offset = QUEUE_LOT_START;
-            queue.due = self.due_of(id, &queue)?;
+            queue.due = self.due_of(&queue)?;
         }
         if (queue.head == queue.tail) != (queue.len == 0) {
             return Err(corrupt(Kind::Meta, "queue", "does not fit its lots").into());
         }
-        *self.meta.queue_mut(id) = queue;
+        self.meta.retries = queue;
         Ok((before.head, key))
     }
 
-    fn is_due(&self, id: QueueId) -> bool {
-        self.meta.queue(id).is_due(self.now())
-    }
-
     /// The number of the lot that this batch writes.
-    fn open_lot(&mut self, id: QueueId) -> u64 {
-        let tail_before = self.before.queue(id).tail;
-        let queue = self.meta.queue_mut(id);
+    fn open_lot(&mut self) -> u64 {
+        let tail_before = self.before.retries.tail;
+        let queue = &mut self.meta.retries;
         if queue.head < queue.tail && tail_before < queue.tail {
             return queue.tail - 1;
         }
@@ -108,11 +89,11 @@ impl<S: StateRead> Machine<'_, S> {
     }
 
     /// When to look at the first lot.
-    fn due_of(&mut self, id: QueueId, queue: &Queue) -> Result<TimestampMs, ApplyFault> {
+    fn due_of(&mut self, queue: &Queue) -> Result<TimestampMs, ApplyFault> {
         if queue.head == queue.tail {
             return Ok(TimestampMs::default());
         }
-        let slot = self.records.find(&QueueKey { id, number: queue.head })?;
+        let slot = self.records.find(&QueueKey(queue.head))?;
         let bytes = self.records.bytes(slot).ok_or_else(|| missing(Kind::Queue))?;
         Ok(QueueLot::due(bytes)?)
     }

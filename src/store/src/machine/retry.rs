@@ -10,10 +10,7 @@ use crate::{
     ApplyFault,
     command::Dispense,
     outcome::{Dispensed, Refusal},
-    record::{
-        queue::QueueId,
-        retry::{Asked, Retry, RetryKey},
-    },
+    record::retry::{Asked, Retry, RetryKey},
     state::StateRead,
 };
 
@@ -41,17 +38,17 @@ impl<S: StateRead> Machine<'_, S> {
     ) -> Result<Dispensed, ApplyFault> {
         let due = self.now().plus(Duration::from_millis(self.policy.retry_window_ms));
         let key = RetryKey(&request.caller, &request.request);
-        let lot = self.enqueue(QueueId::Retries, due, &key)?;
+        let lot = self.enqueue(due, &key)?;
         let retry = Retry { lot, due, asked: Asked::by(request), dispensed };
         self.records.set(slot, &retry)?;
-        if self.meta.queue(QueueId::Retries).len > self.bounds.retries {
+        if self.meta.retries.len > self.bounds.retries {
             self.forget_oldest_retry()?;
         }
         Ok(retry.dispensed)
     }
 
     pub(super) fn forget_oldest_retry(&mut self) -> Result<(), ApplyFault> {
-        let (lot, key) = self.dequeue::<Retry>(QueueId::Retries)?;
+        let (lot, key) = self.dequeue()?;
         let slot = self.records.find(&key)?;
         let found = self.records.bytes(slot).map(Retry::lot).transpose()?;
         // A retry of another lot is a later use of the same idempotency key.

@@ -1,8 +1,8 @@
 //! A user: the account and its signed device list.
 //!
-//! All that a pop changes about the user stands in the account, in a few bytes for each device: the
-//! cursors of the pools and the bucket that all callers share. So a pop reads it once and writes it
-//! once, however many devices there are.
+//! All that a pop changes about the user stands in the account, in a few bytes for each device and
+//! each caller of late: the cursors of the pools and the buckets. So a pop reads it once and writes
+//! it once, however many devices there are.
 //!
 //! Guarantees: an account outlives its devices, so that registration numbers never repeat and a
 //! one-time prekey that was handed out cannot come back with a device of the same number. The list
@@ -12,7 +12,7 @@
 use oncekey_types::{DeviceId, OneTimePreKeyId, RegistrationId, Seq, TimestampMs, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::{Key, KeyWriter, Kind, Versioned, pool::Cursor};
+use super::{Key, KeyWriter, Kind, Versioned, callers::CallerBuckets, pool::Cursor};
 use crate::command::DeviceList;
 
 pub(crate) struct AccountKey<'a>(pub(crate) &'a UserId);
@@ -30,6 +30,9 @@ pub(crate) struct Account {
     pub(crate) list: Option<Seq>,
     /// The log time at which the bucket of all callers together is full again.
     pub(crate) full_at: TimestampMs,
+    /// The buckets of the callers of late.
+    #[serde(with = "crate::octets")]
+    pub(crate) callers: CallerBuckets,
 }
 
 /// A device of a user, with its pool.
@@ -71,6 +74,7 @@ impl Default for Account {
             opk_floor: None,
             list: None,
             full_at: TimestampMs(0),
+            callers: CallerBuckets::default(),
         }
     }
 }
@@ -108,7 +112,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{generate, record::tests::assert_round_trip};
+    use crate::{
+        generate,
+        record::{
+            callers::{CallerBucket, CallerTag},
+            tests::assert_round_trip,
+        },
+    };
 
     proptest! {
         #[test]
@@ -119,6 +129,7 @@ mod tests {
             floor: Option<u32>,
             list: Option<u64>,
             full_at: u64,
+            callers: Vec<(u64, u64)>,
         ) {
             let mut account = Account {
                 next_registration: next.map(RegistrationId),
@@ -127,6 +138,10 @@ mod tests {
                 full_at: TimestampMs(full_at),
                 ..Account::default()
             };
+            for (caller, full_at) in callers {
+                let (caller, full_at) = (CallerTag(caller), TimestampMs(full_at));
+                account.callers.put(CallerBucket { caller, full_at }, TimestampMs(0), 8);
+            }
             for (device, lots, offset, count, highest) in devices {
                 let highest_accepted = highest.map(OneTimePreKeyId);
                 let [head, tail] = lots;

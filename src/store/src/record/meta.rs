@@ -6,10 +6,7 @@
 use oncekey_types::TimestampMs;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Key, KeyWriter, Kind, Versioned,
-    queue::{Queue, QueueId},
-};
+use super::{Key, KeyWriter, Kind, Versioned, queue::Queue};
 
 pub(crate) struct MetaKey;
 
@@ -18,24 +15,8 @@ pub(crate) struct MetaKey;
 pub(crate) struct Meta {
     /// Log time: the highest time of any batch so far.
     pub(crate) time: TimestampMs,
-    retries: Queue,
-    buckets: Queue,
-}
-
-impl Meta {
-    pub(crate) fn queue(&self, id: QueueId) -> &Queue {
-        match id {
-            QueueId::Retries => &self.retries,
-            QueueId::Buckets => &self.buckets,
-        }
-    }
-
-    pub(crate) fn queue_mut(&mut self, id: QueueId) -> &mut Queue {
-        match id {
-            QueueId::Retries => &mut self.retries,
-            QueueId::Buckets => &mut self.buckets,
-        }
-    }
+    /// The ends of the queue of retries.
+    pub(crate) retries: Queue,
 }
 
 impl Versioned for Meta {
@@ -60,11 +41,8 @@ mod tests {
         #[test]
         fn a_meta_record_round_trips(time: u64, head: u64, offset: u32, due: u64, ends: [u64; 2]) {
             let due = TimestampMs(due);
-            let queue = Queue { head, offset, due, tail: ends[0], len: ends[1] };
-            let meta = Meta { time: TimestampMs(time), retries: queue, buckets: Queue::default() };
-            assert_round_trip(&MetaKey, &meta);
-            let meta = Meta { retries: Queue::default(), buckets: queue, ..meta };
-            assert_round_trip(&MetaKey, &meta);
+            let retries = Queue { head, offset, due, tail: ends[0], len: ends[1] };
+            assert_round_trip(&MetaKey, &Meta { time: TimestampMs(time), retries });
         }
     }
 }

@@ -6,20 +6,19 @@
 //! | prefix | kind | key | value |
 //! |---|---|---|---|
 //! | 0x01 | meta | – | log time, ends of the two queues |
-//! | 0x02 | account | user | devices with their cursors, registrations, floor of the one-time prekey ids, position of the list, the user's bucket |
+//! | 0x02 | account | user | devices with their cursors, registrations, floor of the one-time prekey ids, position of the list, the user's buckets |
 //! | 0x03 | device list | user | the signed device list |
 //! | 0x04 | device | user, device | registration, keys, last writes |
 //! | 0x05 | lot | user, device, number | one-time prekeys, packed; never rewritten |
 //! | 0x06 | retry | caller, idempotency key | what was dispensed |
-//! | 0x07 | bucket | user, caller | when it is full again |
-//! | 0x08 | queue | queue, number | keys of retries or buckets, and when to look at them |
+//! | 0x07 | queue | number | keys of retries, and when to look at them |
 //!
 //! Guarantees: a key or a value that was not written by this code is found to be corrupt, and not
 //! taken for another one. Leaves out: bit flips that give another valid value; the engine's
 //! checksums find those.
 
 pub(crate) mod account;
-pub(crate) mod bucket;
+pub(crate) mod callers;
 pub(crate) mod device;
 pub(crate) mod meta;
 pub(crate) mod pool;
@@ -37,7 +36,7 @@ use crate::{
 };
 
 /// All keys lie from the first of these (included) to the second (excluded).
-pub const KEY_SPACE: (&[u8], &[u8]) = (&[0x01], &[0x09]);
+pub const KEY_SPACE: (&[u8], &[u8]) = (&[0x01], &[0x08]);
 
 /// A record in the state that is not what was written.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -67,21 +66,18 @@ pub enum Kind {
     Lot = 0x05,
     /// What was dispensed to a request.
     Retry = 0x06,
-    /// What a caller has fetched of a user.
-    Bucket = 0x07,
-    /// Retries or buckets in the order in which they are looked at.
-    Queue = 0x08,
+    /// Retries in the order in which they are looked at.
+    Queue = 0x07,
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 7] = [
         Self::Meta,
         Self::Account,
         Self::DeviceList,
         Self::Device,
         Self::Lot,
         Self::Retry,
-        Self::Bucket,
         Self::Queue,
     ];
 
@@ -101,7 +97,6 @@ impl Kind {
             Self::Device => check::<device::Device>(key, value, device::read_key),
             Self::Lot => check::<pool::Lot>(key, value, pool::read_lot_key),
             Self::Retry => check::<retry::Retry>(key, value, retry::read_key),
-            Self::Bucket => check::<bucket::Bucket>(key, value, bucket::read_key),
             Self::Queue => queue::check(key, value),
         }
     }
@@ -116,7 +111,6 @@ impl fmt::Display for Kind {
             Self::Device => "device",
             Self::Lot => "lot",
             Self::Retry => "retry",
-            Self::Bucket => "bucket",
             Self::Queue => "queue",
         })
     }
@@ -313,6 +307,6 @@ pub(crate) mod tests {
             assert!(KEY_SPACE.0 <= &[kind as u8][..] && &[kind as u8][..] < KEY_SPACE.1);
         }
         assert_eq!(Kind::of(&[]), None);
-        assert_eq!(Kind::of(&[0x09]), None);
+        assert_eq!(Kind::of(&[0x08]), None);
     }
 }

@@ -14,8 +14,8 @@ use crate::{
     command::OneTimePreKey,
 };
 
-/// Keys in one lot. A pop reads a whole lot, so it is kept to a few kilobytes.
-pub(crate) const LOT_KEYS_MAX: usize = 32;
+/// Keys in one lot. A pop reads a whole lot, so it is kept to about a kilobyte.
+pub(crate) const LOT_KEYS_MAX: usize = 8;
 
 /// Where a device's pool begins and ends; stands in the account, see `account`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

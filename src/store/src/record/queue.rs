@@ -1,4 +1,4 @@
-//! What is to be forgotten, and when: two queues of keys, in lots.
+//! What is to be forgotten, and when: a queue of the keys of retries, in lots.
 //!
 //! ```text
 //! lot = u8 version ‖ u64 due ‖ (u16 length ‖ the parts of a key) …
@@ -13,25 +13,16 @@
 //! are, and when to look at the first, without a read. Leaves out: an order by time; what is due
 //! waits for what came before it.
 
-use core::marker::PhantomData;
-
 use oncekey_types::TimestampMs;
 use serde::{Deserialize, Serialize};
 
-use super::{CorruptRecord, Key, KeyWriter, Kind, Value, bucket, corrupt, is_key, retry};
+use super::{
+    CorruptRecord, Key, KeyWriter, Kind, Value, corrupt, is_key,
+    retry::{self, Retry},
+};
 use crate::codec::EncodeError;
 
-/// Which queue. The first part of a lot's key. Stable, never reuse.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub(crate) enum QueueId {
-    /// Retries, to be forgotten at the end of their time.
-    Retries = 0x01,
-    /// Buckets, to be dropped when they are full again.
-    Buckets = 0x02,
-}
-
-/// The ends of a queue. Its lots have the numbers `head` to `tail - 1`.
+/// The ends of the queue. Its lots have the numbers `head` to `tail - 1`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Queue {
     /// Number of the lot that holds the first entry.
@@ -52,18 +43,14 @@ impl Queue {
     }
 }
 
-#[derive(Clone, Copy)]
-pub(crate) struct QueueKey {
-    pub(crate) id: QueueId,
-    pub(crate) number: u64,
-}
+/// The lot with this number.
+pub(crate) struct QueueKey(pub(crate) u64);
 
 impl Key for QueueKey {
     type Value = QueueLot;
 
     fn write(&self, bytes: &mut KeyWriter<'_>) {
-        bytes.raw(&[self.id as u8]);
-        bytes.number(self.number);
+        bytes.number(self.0);
     }
 }
 
@@ -149,44 +136,30 @@ impl Value for QueueLot {
     }
 }
 
-/// A key out of a queue: its parts, as they were written.
-pub(crate) struct QueuedKey<V> {
-    parts: Vec<u8>,
-    value: PhantomData<fn() -> V>,
-}
+/// The key of a retry out of the queue: its parts, as they were written.
+pub(crate) struct QueuedKey(Vec<u8>);
 
-impl<V> QueuedKey<V> {
+impl QueuedKey {
     pub(crate) fn new(parts: &[u8]) -> Self {
-        Self { parts: parts.to_vec(), value: PhantomData }
+        Self(parts.to_vec())
     }
 }
 
-impl<V: Value> Key for QueuedKey<V> {
-    type Value = V;
+impl Key for QueuedKey {
+    type Value = Retry;
 
     fn write(&self, bytes: &mut KeyWriter<'_>) {
-        bytes.raw(&self.parts);
+        bytes.raw(&self.0);
     }
 }
 
-/// Checks a lot from outside: besides its form, that each entry is a key of what the queue is for.
+/// Checks a lot from outside: besides its form, that each entry is the key of a retry.
 pub(super) fn check(key: &[u8], value: &[u8]) -> Result<(), CorruptRecord> {
-    super::check::<QueueLot>(key, value, |key| {
-        queue_id(key.take(1)?)?;
-        key.number()
-    })?;
-    let read = match queue_id(&key[1..2]) {
-        Some(QueueId::Retries) => retry::read_key,
-        Some(QueueId::Buckets) => bucket::read_key,
-        None => return Err(malformed("is of no queue")),
-    };
+    super::check::<QueueLot>(key, value, |key| key.number())?;
     entries(value, |parts| {
-        if is_key(parts, read) { Ok(()) } else { Err(malformed("has an entry that is no key")) }
+        let is_retry = is_key(parts, retry::read_key);
+        if is_retry { Ok(()) } else { Err(malformed("has an entry that is no key")) }
     })
-}
-
-fn queue_id(part: &[u8]) -> Option<QueueId> {
-    [QueueId::Retries, QueueId::Buckets].into_iter().find(|id| part == [*id as u8])
 }
 
 /// Shows every entry of the lot in `bytes`; there is at least one.
@@ -215,11 +188,7 @@ mod tests {
     use super::*;
     use crate::{
         generate,
-        record::{
-            bucket::BucketKey,
-            retry::{Retry, RetryKey},
-            tests::assert_round_trip,
-        },
+        record::{account::AccountKey, retry::RetryKey, tests::assert_round_trip},
     };
 
     fn request(text: &str) -> RequestId {
@@ -242,39 +211,31 @@ mod tests {
             let mut next = Some(QUEUE_LOT_START);
             for (caller, _) in &callers {
                 let (parts, behind) = QueueLot::entry_at(&bytes, next.unwrap()).unwrap();
-                let key = QueuedKey::<Retry>::new(parts).to_bytes();
+                let key = QueuedKey::new(parts).to_bytes();
                 prop_assert_eq!(key, RetryKey(caller, &request("r")).to_bytes());
                 next = behind;
             }
             prop_assert_eq!(next, None);
-            let key = QueueKey { id: QueueId::Retries, number };
-            assert_round_trip(&key, &QueueLot::from_bytes(&bytes).unwrap());
+            assert_round_trip(&QueueKey(number), &QueueLot::from_bytes(&bytes).unwrap());
         }
     }
 
     #[test]
-    fn a_lot_of_buckets_is_no_lot_of_retries() {
-        let target = oncekey_types::UserId::new("bob marley").unwrap();
-        let caller = CallerId::new("with a blank").unwrap();
+    fn a_lot_with_an_entry_that_is_no_key_of_a_retry_is_corrupt() {
+        let user = oncekey_types::UserId::new("bob").unwrap();
         let mut bytes = QueueLot::empty(TimestampMs(1));
-        let key = BucketKey { target: &target, caller: &caller };
-        QueueLot::push(&mut bytes, TimestampMs(1), &key).unwrap();
-        let checked = [QueueId::Buckets, QueueId::Retries]
-            .map(|id| Kind::Queue.check(&QueueKey { id, number: 7 }.to_bytes(), &bytes).is_ok());
-        assert_eq!(checked, [true, false], "no idempotency key has a blank");
+        QueueLot::push(&mut bytes, TimestampMs(1), &AccountKey(&user)).unwrap();
+        assert!(Kind::Queue.check(&QueueKey(7).to_bytes(), &bytes).is_err());
     }
 
     #[test]
-    fn a_lot_that_is_empty_cut_off_or_of_no_queue_is_corrupt() {
+    fn a_lot_that_is_empty_or_cut_off_is_corrupt() {
         let caller = CallerId::new("alice").unwrap();
         let mut bytes = QueueLot::empty(TimestampMs(1));
         QueueLot::push(&mut bytes, TimestampMs(1), &RetryKey(&caller, &request("r"))).unwrap();
         for len in 0..bytes.len() {
             assert!(QueueLot::from_bytes(&bytes[..len]).is_err(), "{len} bytes");
         }
-        let mut key = QueueKey { id: QueueId::Retries, number: 1 }.to_bytes();
-        assert_eq!(Kind::Queue.check(&key, &bytes), Ok(()));
-        key[1] = 3;
-        assert!(Kind::Queue.check(&key, &bytes).is_err());
+        assert_eq!(Kind::Queue.check(&QueueKey(1).to_bytes(), &bytes), Ok(()));
     }
 }

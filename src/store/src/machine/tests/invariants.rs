@@ -12,11 +12,10 @@ use crate::{
     record::{
         Key, Kind, Value,
         account::{Account, AccountKey, DeviceListKey, Enrolled},
-        bucket::Bucket,
         device::DeviceKey,
         meta::{Meta, MetaKey},
         pool::{Cursor, LotKey},
-        queue::{QUEUE_LOT_START, QueueId, QueueKey, QueueLot, QueuedKey},
+        queue::{QUEUE_LOT_START, QueueKey, QueueLot, QueuedKey},
         retry::Retry,
     },
     state::{MemoryState, StateRead},
@@ -95,8 +94,8 @@ pub(super) fn check(history: &mut History, state: &MemoryState, bounds: &Bounds)
     time_never_falls(history, state);
     every_record_belongs_to_another_one(state);
     every_retry_is_in_the_queue_and_the_queue_is_bounded(state, bounds);
-    every_bucket_is_in_the_queue_once_and_the_queue_is_bounded(state, bounds);
-    every_lot_of_a_queue_is_between_its_ends(state);
+    every_caller_of_a_user_has_one_bucket_and_they_are_bounded(state, bounds);
+    every_lot_of_the_queue_is_between_its_ends(state);
 }
 
 fn no_key_is_issued_twice(history: &History) {
@@ -169,7 +168,7 @@ fn every_record_belongs_to_another_one(state: &MemoryState) {
 }
 
 fn every_retry_is_in_the_queue_and_the_queue_is_bounded(state: &MemoryState, bounds: &Bounds) {
-    let entries = queued::<Retry>(state, QueueId::Retries);
+    let entries = queued(state);
     assert!(entries.len() as u64 <= bounds.retries, "{} retries", entries.len());
     let of_this_lot = entries.into_iter().filter(|(lot, key)| {
         state.get(key).unwrap().is_some_and(|retry| Retry::lot(&retry).unwrap() == *lot)
@@ -179,34 +178,34 @@ fn every_retry_is_in_the_queue_and_the_queue_is_bounded(state: &MemoryState, bou
     assert_eq!(found, queued, "a retry would never be forgotten");
 }
 
-fn every_bucket_is_in_the_queue_once_and_the_queue_is_bounded(
+fn every_caller_of_a_user_has_one_bucket_and_they_are_bounded(
     state: &MemoryState,
     bounds: &Bounds,
 ) {
-    let entries = queued::<Bucket>(state, QueueId::Buckets);
-    assert!(entries.len() as u64 <= bounds.buckets, "{} buckets", entries.len());
-    let mut queued: Vec<_> = entries.into_iter().map(|(_, key)| key).collect();
-    queued.sort();
-    assert_eq!(of_kind(state, Kind::Bucket), queued, "buckets and their queue differ");
+    for (user, account) in accounts(state) {
+        let callers: BTreeSet<_> = account.callers.iter().map(|bucket| bucket.caller.0).collect();
+        assert_eq!(
+            callers.len(),
+            account.callers.iter().count(),
+            "{user:?}: {:?}",
+            account.callers
+        );
+        assert!(callers.len() <= bounds.callers, "{user:?}: {} buckets", callers.len());
+    }
 }
 
-fn every_lot_of_a_queue_is_between_its_ends(state: &MemoryState) {
-    let mut lots = Vec::new();
-    for id in [QueueId::Retries, QueueId::Buckets] {
-        let meta = meta(state);
-        let queue = meta.queue(id);
-        lots.extend((queue.head..queue.tail).map(|number| QueueKey { id, number }.to_bytes()));
-    }
+fn every_lot_of_the_queue_is_between_its_ends(state: &MemoryState) {
+    let queue = meta(state).retries;
+    let lots: Vec<_> = (queue.head..queue.tail).map(|number| QueueKey(number).to_bytes()).collect();
     assert_eq!(of_kind(state, Kind::Queue), lots);
 }
 
-/// The keys in a queue, each with the number of its lot. Checks the queue's ends.
-fn queued<V: Value>(state: &MemoryState, id: QueueId) -> Vec<(u64, Vec<u8>)> {
-    let meta = meta(state);
-    let queue = meta.queue(id);
+/// The keys in the queue, each with the number of its lot. Checks the queue's ends.
+fn queued(state: &MemoryState) -> Vec<(u64, Vec<u8>)> {
+    let queue = meta(state).retries;
     let mut found = Vec::new();
     for number in queue.head..queue.tail {
-        let lot = state.get(&QueueKey { id, number }.to_bytes()).unwrap().expect("no gaps");
+        let lot = state.get(&QueueKey(number).to_bytes()).unwrap().expect("no gaps");
         let mut next = Some(QUEUE_LOT_START);
         if number == queue.head {
             assert_eq!(QueueLot::due(&lot).unwrap(), queue.due, "{queue:?}");
@@ -214,7 +213,7 @@ fn queued<V: Value>(state: &MemoryState, id: QueueId) -> Vec<(u64, Vec<u8>)> {
         }
         while let Some(offset) = next {
             let (parts, behind) = QueueLot::entry_at(&lot, offset).expect("a sound lot");
-            found.push((number, QueuedKey::<V>::new(parts).to_bytes()));
+            found.push((number, QueuedKey::new(parts).to_bytes()));
             next = behind;
         }
     }

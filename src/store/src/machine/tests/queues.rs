@@ -13,11 +13,7 @@ use crate::{
     command::*,
     machine::{Bounds, apply_within},
     outcome::{Issue, Outcome},
-    record::{
-        Kind,
-        meta::MetaKey,
-        queue::{Queue, QueueId},
-    },
+    record::{Kind, meta::MetaKey, queue::Queue},
     state::{MemoryState, ReadFault, StateRead},
 };
 
@@ -59,8 +55,8 @@ fn pops(users: u32, request: &str) -> Vec<Command> {
     (0..users).map(|user| of_user(user, dispense("alice", &format!("{user}-{request}")))).collect()
 }
 
-fn queue(shard: &Shard, id: QueueId) -> Queue {
-    *invariants::read(&shard.state, &MetaKey).unwrap().queue(id)
+fn queue(shard: &Shard) -> Queue {
+    invariants::read(&shard.state, &MetaKey).unwrap().retries
 }
 
 fn is_issued(outcome: &Outcome) -> bool {
@@ -69,7 +65,7 @@ fn is_issued(outcome: &Outcome) -> bool {
 }
 
 #[test]
-fn a_pop_reads_five_records_and_writes_three_and_a_batch_adds_one_and_three() {
+fn a_pop_reads_four_records_and_writes_two_and_a_batch_adds_one_and_two() {
     let mut shard = shard(64);
     for pops_of_batch in [1, 64] {
         let commands = pops(pops_of_batch, &format!("of-{pops_of_batch}"));
@@ -79,13 +75,13 @@ fn a_pop_reads_five_records_and_writes_three_and_a_batch_adds_one_and_three() {
         let applied = apply(&counted, LogIndex(9), &batch).unwrap();
         assert!(applied.outcomes.iter().all(is_issued));
         let pops = pops_of_batch as usize;
-        assert_eq!(counted.reads.get(), 5 * pops + 1, "reads of {pops} pops");
+        assert_eq!(counted.reads.get(), 4 * pops + 1, "reads of {pops} pops");
         let kinds: Vec<_> = applied.changes.0.iter().map(|(key, _)| Kind::of(key)).collect();
         let of_kind = |kind| kinds.iter().filter(|found| **found == Some(kind)).count();
-        let pop_kinds = [Kind::Retry, Kind::Account, Kind::Bucket];
-        assert_eq!(pop_kinds.map(of_kind), [pops; 3]);
-        assert_eq!((of_kind(Kind::Queue), of_kind(Kind::Meta)), (2, 1));
-        assert_eq!(kinds.len(), 3 * pops + 3, "{kinds:?}");
+        let pop_kinds = [Kind::Retry, Kind::Account];
+        assert_eq!(pop_kinds.map(of_kind), [pops; 2]);
+        assert_eq!((of_kind(Kind::Queue), of_kind(Kind::Meta)), (1, 1));
+        assert_eq!(kinds.len(), 2 * pops + 2, "{kinds:?}");
         shard.state.commit(applied.changes);
     }
 }
@@ -94,19 +90,18 @@ fn a_pop_reads_five_records_and_writes_three_and_a_batch_adds_one_and_three() {
 fn a_lot_is_forgotten_in_steps_as_far_as_the_commands_of_each_batch_go() {
     let mut shard = shard(10);
     shard.batch(pops(10, "a"));
-    let lens = |shard: &Shard| [QueueId::Retries, QueueId::Buckets].map(|id| queue(shard, id).len);
-    assert_eq!(lens(&shard), [10, 10]);
-    assert_eq!(queue(&shard, QueueId::Retries).tail, 1, "one lot");
+    assert_eq!(queue(&shard).len, 10);
+    assert_eq!(queue(&shard).tail, 1, "one lot");
     shard.time += 10 * MINUTE_MS - 1;
     shard.batch(Vec::new());
-    assert_eq!(lens(&shard), [10, 10], "nothing is due");
+    assert_eq!(queue(&shard).len, 10, "nothing is due");
     shard.time += 1;
     for left in [6, 2, 0, 0] {
         shard.batch(Vec::new());
-        assert_eq!(lens(&shard), [left, left]);
+        assert_eq!(queue(&shard).len, left);
     }
     let kinds: Vec<_> = shard.state.records().filter_map(|(key, _)| Kind::of(key)).collect();
-    for kind in [Kind::Retry, Kind::Bucket, Kind::Queue] {
+    for kind in [Kind::Retry, Kind::Queue] {
         assert!(!kinds.contains(&kind), "a {kind} record is left");
     }
 }
@@ -117,65 +112,27 @@ fn a_lot_of_another_batch_comes_due_behind_the_one_before() {
     shard.batch(pops(3, "a"));
     shard.time += MINUTE_MS;
     shard.batch(pops(6, "b").split_off(3));
-    let first = queue(&shard, QueueId::Retries);
+    let first = queue(&shard);
     assert_eq!((first.len, first.tail), (6, 2));
     shard.time += 9 * MINUTE_MS;
     shard.batch(Vec::new());
-    let second = queue(&shard, QueueId::Retries);
+    let second = queue(&shard);
     assert_eq!((second.len, second.head), (3, 1), "the second lot has a minute left");
     assert_eq!(second.due.since(first.due).as_millis(), u128::from(MINUTE_MS));
 }
 
 #[test]
-fn a_bucket_that_lacks_more_than_one_token_is_looked_at_again_and_kept_until_it_is_full() {
-    let mut shard = shard(1);
-    shard.policy.per_caller = BucketPolicy { capacity: 2, refill_ms: MINUTE_MS };
-    for request in ["a", "b"] {
-        assert!(is_issued(&shard.batch(pops(1, request))[0]));
-    }
-    assert!(!is_issued(&shard.batch(pops(1, "c"))[0]));
-    shard.time += MINUTE_MS;
-    shard.batch(Vec::new());
-    assert_eq!(queue(&shard, QueueId::Buckets).len, 1, "one token is missing still");
-    let withheld = ["d", "e"].map(|request| !is_issued(&shard.batch(pops(1, request))[0]));
-    assert_eq!(withheld, [false, true], "and is not given");
-    shard.time += 2 * MINUTE_MS - 1;
-    shard.batch(Vec::new());
-    assert_eq!(queue(&shard, QueueId::Buckets).len, 1);
-    // It is looked at as late as a new one would be.
-    shard.time += MINUTE_MS;
-    shard.batch(Vec::new());
-    assert_eq!(queue(&shard, QueueId::Buckets).len, 0);
-}
-
-#[test]
-fn a_bucket_that_is_queued_again_does_not_hasten_the_new_ones_of_the_batch() {
-    let mut shard = shard(2);
-    shard.policy.per_caller = BucketPolicy { capacity: 2, refill_ms: MINUTE_MS };
-    for request in ["a", "b"] {
-        shard.batch(pops(1, request));
-    }
-    shard.time += 3 * MINUTE_MS / 2;
-    shard.batch(pops(2, "c").split_off(1));
-    let buckets = queue(&shard, QueueId::Buckets);
-    assert_eq!((buckets.len, buckets.tail - buckets.head), (2, 1), "both are in one lot");
-    assert_eq!(buckets.due, TimestampMs(shard.time + MINUTE_MS));
-}
-
-#[test]
 fn a_shard_that_may_keep_nothing_queues_nothing() {
     let mut shard = shard(4);
-    let bounds = Bounds { retries: 0, buckets: 0, ..Bounds::STANDARD };
+    let bounds = Bounds { retries: 0, callers: 0, ..Bounds::STANDARD };
     let time = TimestampMs(shard.time);
     let batch = Batch { time, policy: shard.policy, commands: pops(4, "a") };
     let applied = apply_within(&shard.state, LogIndex(9), &batch, &bounds).unwrap();
     shard.state.commit(applied.changes);
-    for id in [QueueId::Retries, QueueId::Buckets] {
-        let queue = queue(&shard, id);
-        assert_eq!((queue.len, queue.tail - queue.head), (0, 0), "{queue:?}");
-    }
+    let queue = queue(&shard);
+    assert_eq!((queue.len, queue.tail - queue.head), (0, 0), "{queue:?}");
     let kinds: Vec<_> = shard.state.records().filter_map(|(key, _)| Kind::of(key)).collect();
-    for kind in [Kind::Retry, Kind::Bucket, Kind::Queue] {
+    for kind in [Kind::Retry, Kind::Queue] {
         assert!(!kinds.contains(&kind), "a {kind} record is left");
     }
 }
@@ -191,7 +148,7 @@ fn a_key_that_is_used_anew_is_not_forgotten_with_its_earlier_use() {
     for _ in 0..4 {
         shard.batch(Vec::new());
     }
-    assert_eq!(queue(&shard, QueueId::Retries).len, 1);
+    assert_eq!(queue(&shard).len, 1);
     let late = shard.batch(vec![last]).remove(0);
     let Outcome::Dispensed(first) = first else { panic!("not dispensed: {first:?}") };
     assert!(!first.repeated);
@@ -210,6 +167,6 @@ fn an_answer_that_is_kept_for_no_time_leaves_nothing_behind() {
     twice.extend(pops(1, "a"));
     let outcomes = shard.batch(twice);
     assert_ne!(outcomes[0], outcomes[1], "the second one is a new request");
-    assert_eq!(queue(&shard, QueueId::Retries).len, 0);
+    assert_eq!(queue(&shard).len, 0);
     assert!(!shard.state.records().any(|(key, _)| Kind::of(key) == Some(Kind::Retry)));
 }

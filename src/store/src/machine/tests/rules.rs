@@ -5,11 +5,13 @@ use oncekey_types::{
     UserId,
 };
 
+use super::invariants;
 use crate::{
     apply,
     command::*,
     generate::{keys, signed_prekey},
     outcome::*,
+    record::account::AccountKey,
     state::MemoryState,
 };
 
@@ -261,6 +263,23 @@ fn a_fetch_over_the_limit_is_served_without_a_key() {
     shard.time += 100;
     assert_eq!(shard.fetch("alice", "c"), [0], "a retry has the answer of the first time");
     assert_eq!(shard.fetch("alice", "d"), [4], "one token came back");
+}
+
+#[test]
+fn a_bucket_is_kept_until_it_is_full_and_leaves_with_the_next_fetch() {
+    let mut shard = Shard::new();
+    shard.policy.per_caller = BucketPolicy { capacity: 2, refill_ms: 100 };
+    shard.register(1, 1, &[1, 2, 3, 4, 5]);
+    for request in ["a", "b"] {
+        shard.fetch("alice", request);
+    }
+    for (after_ms, caller, buckets) in [(0, "carol", 2), (199, "dave", 2), (1, "dave", 1)] {
+        shard.time += after_ms;
+        shard.fetch(caller, &format!("at-{}", shard.time));
+        let account = invariants::read(&shard.state, &AccountKey(&user())).unwrap();
+        let kept = account.callers.iter().count();
+        assert_eq!(kept, buckets, "at {}: {:?}", shard.time, account.callers);
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::{
 
 /// Small, so that a short sequence runs into every one of them.
 const BOUNDS: Bounds =
-    Bounds { devices_per_user: 2, pool: 12, lot_keys: 3, retries: 6, buckets: 1000 };
+    Bounds { devices_per_user: 2, pool: 12, lot_keys: 3, retries: 6, callers: 1000 };
 
 const USERS: [&str; 2] = ["ann", "bob"];
 const DEVICES: u32 = 3;

@@ -14,7 +14,7 @@ use crate::{
     generate,
     machine::{Bounds, apply_within},
     outcome::{Malformed, Outcome, Refusal},
-    record::{meta::MetaKey, queue::QueueId},
+    record::{account::AccountKey, meta::MetaKey},
 };
 
 fn malformed(what: Malformed) -> Outcome {
@@ -77,8 +77,8 @@ fn a_full_upload_fits_and_comes_out_in_order() {
 }
 
 #[test]
-fn beyond_the_limit_the_oldest_bucket_is_dropped() {
-    let bounds = Bounds { buckets: 2, ..Bounds::STANDARD };
+fn beyond_the_limit_the_bucket_that_is_full_soonest_is_dropped() {
+    let bounds = Bounds { callers: 2, ..Bounds::STANDARD };
     let policy = Policy {
         per_caller: BucketPolicy { capacity: 1, refill_ms: 1_000 },
         per_target: BucketPolicy { capacity: 9, refill_ms: 1_000 },
@@ -86,15 +86,17 @@ fn beyond_the_limit_the_oldest_bucket_is_dropped() {
     };
     let mut state = Shard::new().state;
     let mut commands = vec![register(1, 1, &[1, 2, 3, 4, 5])];
-    // The buckets of two callers fit, that of the third one does not.
+    // The buckets of two callers fit, that of the third one does not. All are full at the same
+    // time, then the first.
     for (caller, request) in [("a", "1"), ("b", "1"), ("c", "1"), ("a", "2"), ("c", "2")] {
         commands.push(dispense(caller, request));
     }
     let batch = Batch { time: TimestampMs(1), policy, commands };
     let applied = apply_within(&state, LogIndex(1), &batch, &bounds).unwrap();
     state.commit(applied.changes);
-    let meta = invariants::read(&state, &MetaKey).unwrap();
-    assert_eq!(meta.queue(QueueId::Buckets).len, 2);
+    let user = UserId::new("bob").unwrap();
+    let account = invariants::read(&state, &AccountKey(&user)).unwrap();
+    assert_eq!(account.callers.iter().count(), 2);
     let withheld = applied.outcomes.iter().map(|outcome| format!("{outcome:?}"));
     let withheld: Vec<bool> = withheld.map(|outcome| outcome.contains("Withheld")).collect();
     // `a` was dropped for `c`, so that `a` has a full bucket again; `c` is still there, and empty.
@@ -109,11 +111,8 @@ fn what_has_expired_is_forgotten_by_batches_without_commands() {
     for n in 0..20 {
         shard.fetch(&format!("caller-{n}"), "r");
     }
-    let queues = |shard: &Shard| {
-        let meta = invariants::read(&shard.state, &MetaKey).unwrap();
-        (meta.queue(QueueId::Retries).len, meta.queue(QueueId::Buckets).len)
-    };
-    assert_eq!(queues(&shard), (20, 20));
+    let retries = |shard: &Shard| invariants::read(&shard.state, &MetaKey).unwrap().retries.len;
+    assert_eq!(retries(&shard), 20);
     shard.time += 100 * 60 * 1_000;
     let time = TimestampMs(shard.time);
     for _ in 0..6 {
@@ -121,7 +120,7 @@ fn what_has_expired_is_forgotten_by_batches_without_commands() {
         let applied = crate::apply(&shard.state, LogIndex(99), &batch).unwrap();
         shard.state.commit(applied.changes);
     }
-    assert_eq!(queues(&shard), (0, 0));
+    assert_eq!(retries(&shard), 0);
 }
 
 #[test]
