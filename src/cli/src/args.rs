@@ -114,7 +114,7 @@ pub(crate) struct Demo {
 /// Measure how fast and how promptly a cluster hands out one-time prekeys.
 ///
 /// A closed loop: each client sends its next fetch when the last one is answered, over one
-/// connection, to the endpoint of its number. First as many one-time prekeys as needed are
+/// connection, to the endpoint of its number (or see `--leader-first`). First as many one-time prekeys as needed are
 /// published, of users that are new in every run of the command, so a cluster in use is not
 /// disturbed beyond the load and the records that stay. Every fetch has a caller and an idempotency
 /// key of its own and no user is asked for more than 200 keys: the default limits of a node stay on
@@ -146,6 +146,10 @@ pub(crate) struct Bench {
     /// Number of shards of the local cluster; the default of a node when not said.
     #[arg(long, value_name = "N", conflicts_with = "endpoints")]
     pub(crate) shards: Option<u16>,
+    /// Let the clients ask the leader of a user's shard first, as the client library does, once a
+    /// reply told who that is; else each stays with its endpoint.
+    #[arg(long)]
+    pub(crate) leader_first: bool,
     /// Numbers of clients, measured one after the other.
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,16,64,256",
           value_parser = clap::value_parser!(u16).range(1..=1000))]

@@ -4,8 +4,9 @@
 //! the same idempotency key, until it is answered or [`PATIENCE`] is over; unknown is never counted
 //! as failed. Every key that comes is checked against all others.
 //!
-//! Leaves out: going straight to a shard's leader. Each client stays with its endpoint while that
-//! answers, so most fetches travel one hop between nodes; so a stranger's would.
+//! Leaves out: going straight to a shard's leader, unless that is asked for. Each client stays with
+//! its endpoint while that answers, so most fetches travel one hop between nodes; so a stranger's
+//! would.
 
 use std::{
     net::SocketAddr,
@@ -15,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use oncekey_api::{bundle::OneTimePreKeyStatus, header, path};
-use oncekey_types::OneTimePreKeyId;
+use oncekey_types::{OneTimePreKeyId, Slot};
 use serde::{Deserialize, Serialize};
 use tokio::{
     task::JoinSet,
@@ -23,6 +24,8 @@ use tokio::{
 };
 
 use super::{
+    leaders::Leaders,
+    measure::Plan,
     population::{Claim, Population, Receipt},
     wire::{Connection, ExchangeError, write_request},
 };
@@ -95,13 +98,11 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Starts `number` clients that begin their last request before `length` is over.
-    pub(super) fn start(
-        work: &Work,
-        endpoints: &Arc<[SocketAddr]>,
-        number: u16,
-        length: Duration,
-    ) -> Self {
+    /// Starts clients that begin their last request before the plan's time is over.
+    pub(super) fn start(work: &Work, endpoints: &Arc<[SocketAddr]>, plan: Plan) -> Self {
+        let Plan { clients: number, leader_first, .. } = plan;
+        let length = plan.length();
+        let leaders = leader_first.then(|| Arc::new(Leaders::new(Arc::clone(endpoints))));
         let began = Instant::now();
         let mut tasks = JoinSet::new();
         for client in 0..usize::from(number) {
@@ -109,7 +110,8 @@ impl Clients {
                 work: work.clone(),
                 endpoint: client % endpoints.len(),
                 endpoints: Arc::clone(endpoints),
-                connection: None,
+                leaders: leaders.clone(),
+                connections: endpoints.iter().map(|_| None).collect(),
                 request: Vec::new(),
                 trace: Trace::default(),
             };
@@ -131,9 +133,11 @@ impl Clients {
 struct Client {
     work: Work,
     endpoints: Arc<[SocketAddr]>,
-    /// Position of the endpoint in use.
+    /// Position of the endpoint that is asked when no leader is known.
     endpoint: usize,
-    connection: Option<Connection>,
+    leaders: Option<Arc<Leaders>>,
+    /// One for each endpoint, once it was asked.
+    connections: Vec<Option<Connection>>,
     request: Vec<u8>,
     trace: Trace,
 }
@@ -161,8 +165,8 @@ impl Client {
                     None => break,
                 },
             };
-            self.write(claim)?;
-            let verdict = self.answer().await;
+            let slot = self.write(claim)?;
+            let verdict = self.answer(slot).await;
             let ended = began.elapsed();
             self.note(claim, verdict);
             if matches!(verdict, Some(Verdict::Issued(_) | Verdict::Done)) {
@@ -174,12 +178,15 @@ impl Client {
         Ok(self.trace)
     }
 
-    fn write(&mut self, claim: Option<Claim>) -> Result<()> {
-        let (path, name) = match (&self.work, claim) {
+    /// Writes the request; gives the slot of the user that it is about.
+    fn write(&mut self, claim: Option<Claim>) -> Result<Option<Slot>> {
+        let (path, name, slot) = match (&self.work, claim) {
             (Work::Pops(population), Some(claim)) => {
-                (path::user_bundles(&population.user_of(claim)?), population.request(claim))
+                let user = population.user_of(claim)?;
+                let slot = self.leaders.as_ref().map(|_| Slot::of(&user));
+                (path::user_bundles(&user), population.request(claim), slot)
             }
-            _ => ("/v1/users/bench-0123456789abcdef-1000/bundles".to_owned(), "1".to_owned()),
+            _ => ("/v1/users/bench-0123456789abcdef-1000/bundles".to_owned(), "1".to_owned(), None),
         };
         let headers = [
             ("content-type", "application/json"),
@@ -187,14 +194,15 @@ impl Client {
             (header::CALLER, name.as_str()),
         ];
         write_request(&mut self.request, "POST", &path, &headers, b"{}");
-        Ok(())
+        Ok(slot)
     }
 
     /// The answer to the request; none when nobody gives one.
-    async fn answer(&mut self) -> Option<Verdict> {
+    async fn answer(&mut self, slot: Option<Slot>) -> Option<Verdict> {
         let mut first = None;
         loop {
-            match timeout(ATTEMPT_LIMIT, self.attempt()).await {
+            let endpoint = self.leader_of(slot).unwrap_or(self.endpoint);
+            match timeout(ATTEMPT_LIMIT, self.attempt(endpoint, slot)).await {
                 Ok(Ok(Verdict::Again) | Err(_)) | Err(_) => {}
                 Ok(Ok(verdict)) => return Some(verdict),
             }
@@ -203,18 +211,34 @@ impl Client {
             }
             self.trace.counts.retries += 1;
             // An answer that comes late must not be taken for the next one.
-            self.connection = None;
-            self.endpoint = (self.endpoint + 1) % self.endpoints.len();
+            self.connections[endpoint] = None;
+            if endpoint == self.endpoint {
+                self.endpoint = (endpoint + 1) % self.endpoints.len();
+            }
+            if let (Some(leaders), Some(slot)) = (&self.leaders, slot) {
+                leaders.forget(slot);
+            }
             sleep(RETRY_PAUSE).await;
         }
     }
 
-    async fn attempt(&mut self) -> Result<Verdict, ExchangeError> {
-        let connection = match &mut self.connection {
+    fn leader_of(&self, slot: Option<Slot>) -> Option<usize> {
+        self.leaders.as_ref()?.of(slot?)
+    }
+
+    async fn attempt(
+        &mut self,
+        endpoint: usize,
+        slot: Option<Slot>,
+    ) -> Result<Verdict, ExchangeError> {
+        let connection = match &mut self.connections[endpoint] {
             Some(connection) => connection,
-            none => none.insert(Connection::open(self.endpoints[self.endpoint]).await?),
+            none => none.insert(Connection::open(self.endpoints[endpoint]).await?),
         };
         let reply = connection.exchange(&self.request).await?;
+        if let (Some(leaders), Some(slot)) = (&self.leaders, slot) {
+            leaders.learn(slot, reply.leader);
+        }
         Ok(match self.work {
             Work::Nothing if reply.status == 200 => Verdict::Done,
             Work::Nothing => Verdict::Refused,
@@ -344,7 +368,9 @@ mod tests {
         let population = Arc::new(Population::new(1).grown(1));
         let endpoints = Arc::from([flaky_server(7).await]);
         let work = Work::Pops(Arc::clone(&population));
-        let traces = Clients::start(&work, &endpoints, 1, PATIENCE).join().await.unwrap();
+        let plan =
+            Plan { clients: 1, warm_up: Duration::ZERO, duration: PATIENCE, leader_first: true };
+        let traces = Clients::start(&work, &endpoints, plan).join().await.unwrap();
         let [trace] = traces.as_slice() else { panic!("{traces:?}") };
         // The only user has 200 keys; the server gives one of them again and again.
         assert_eq!(trace.samples.len(), 200);

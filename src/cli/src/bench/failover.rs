@@ -75,7 +75,7 @@ pub(super) async fn round(
     plan: Plan,
 ) -> Result<(Round, Counts)> {
     let work = Work::Pops(Arc::clone(population));
-    let clients = Clients::start(&work, &target.endpoints, plan.clients, plan.length());
+    let clients = Clients::start(&work, &target.endpoints, plan);
     let began = clients.began;
     sleep_until((began + plan.warm_up).into()).await;
     let (node, shards_led) = target.busiest().await?;

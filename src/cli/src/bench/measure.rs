@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub(super) clients: u16,
     pub(super) warm_up: Duration,
     pub(super) duration: Duration,
+    /// Whether to ask the leader of a shard first, once it is known.
+    pub(super) leader_first: bool,
 }
 
 impl Plan {
@@ -81,7 +83,7 @@ pub(super) async fn measure(
     plan: Plan,
     look: impl AsyncFn() -> Snapshot,
 ) -> Result<(Run, Counts)> {
-    let clients = Clients::start(work, endpoints, plan.clients, plan.length());
+    let clients = Clients::start(work, endpoints, plan);
     let snapshot = async |at: Duration| {
         sleep_until((clients.began + at).into()).await;
         let own = Usage::own();
@@ -166,7 +168,7 @@ mod tests {
             vec![sample(500, 900), sample(1_000, 10), sample(2_000, 20), sample(3_500, 90)];
         let traces = [Trace { samples, counts: Counts { retries: 2, ..Counts::default() } }];
         let second = Duration::from_secs(1);
-        let plan = Plan { clients: 1, warm_up: second, duration: 2 * second };
+        let plan = Plan { clients: 1, warm_up: second, duration: 2 * second, leader_first: false };
         let servers = Some(Usage { cpu: second, written_bytes: 300 });
         let pace = Some(Pace { entries: 0.25, syncs: 9.0 });
         let used = Used { servers, device_bytes: Some(200), own: None, pace };

@@ -16,6 +16,7 @@ mod counters;
 mod failover;
 mod figures;
 mod idle;
+mod leaders;
 mod measure;
 pub(crate) mod noop;
 mod population;
@@ -138,6 +139,7 @@ fn settings(arguments: &Bench, endpoints: usize) -> Settings {
         shards: arguments.local.then(|| arguments.shards.unwrap_or(limits::SHARDS_DEFAULT)),
         warm_up_ms: arguments.warm_up_ms,
         duration_ms: arguments.duration_ms,
+        leader_first: arguments.leader_first,
         threads: arguments.threads,
     }
 }
@@ -147,6 +149,7 @@ fn plan(arguments: &Bench, clients: u16) -> Plan {
         clients,
         warm_up: Duration::from_millis(arguments.warm_up_ms),
         duration: Duration::from_millis(arguments.duration_ms),
+        leader_first: arguments.leader_first,
     }
 }
 

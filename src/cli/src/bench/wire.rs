@@ -6,6 +6,7 @@
 
 use std::{io, net::SocketAddr};
 
+use oncekey_api::header;
 use oncekey_types::limits;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -43,6 +44,8 @@ pub(super) enum Malformed {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Reply<'a> {
     pub(super) status: u16,
+    /// Public address of the node that leads the shard, if the reply says it.
+    pub(super) leader: Option<&'a str>,
     pub(super) body: &'a [u8],
 }
 
@@ -87,17 +90,22 @@ impl Connection {
         let head = loop {
             self.read().await?;
             if let Some(head) = Head::parse(&self.received)? {
-                break head;
+                break (head.length, head.body);
             }
         };
-        let end = head.length + head.body;
+        let (head, body) = head;
+        let end = head + body;
         while self.received.len() < end {
             self.read().await?;
         }
         if self.received.len() > end {
             return Err(Malformed::Excess.into());
         }
-        Ok(Reply { status: head.status, body: &self.received[head.length..] })
+        let (head, body) = self.received.split_at(head);
+        let Some(Head { status, leader, .. }) = Head::parse(head)? else {
+            return Err(Malformed::StatusLine.into());
+        };
+        Ok(Reply { status, leader, body })
     }
 
     async fn read(&mut self) -> Result<(), ExchangeError> {
@@ -113,17 +121,18 @@ impl Connection {
 
 /// Status line and headers of a reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Head {
+struct Head<'a> {
     status: u16,
+    leader: Option<&'a str>,
     /// Length of the head itself.
     length: usize,
     /// Length of the body.
     body: usize,
 }
 
-impl Head {
+impl<'a> Head<'a> {
     /// The head of the reply that begins `bytes`; none when more has to arrive.
-    fn parse(bytes: &[u8]) -> Result<Option<Self>, Malformed> {
+    fn parse(bytes: &'a [u8]) -> Result<Option<Self>, Malformed> {
         const END: &[u8] = b"\r\n\r\n";
         let Some(end) = bytes.windows(END.len()).position(|window| window == END) else {
             return Ok(None);
@@ -136,15 +145,19 @@ impl Head {
             .and_then(|rest| rest.split(' ').next())
             .and_then(|status| status.parse().ok())
             .ok_or(Malformed::StatusLine)?;
-        let body: usize = lines
-            .filter_map(|line| line.split_once(':'))
-            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-            .and_then(|(_, value)| value.trim().parse().ok())
-            .ok_or(Malformed::Length)?;
+        let (mut body, mut leader) = (None, None);
+        for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+            if name.eq_ignore_ascii_case("content-length") {
+                body = value.trim().parse().ok();
+            } else if name.eq_ignore_ascii_case(header::LEADER) {
+                leader = Some(value.trim());
+            }
+        }
+        let body: usize = body.ok_or(Malformed::Length)?;
         if body > limits::REPLY_MAX_BYTES {
             return Err(Malformed::TooLarge);
         }
-        Ok(Some(Self { status, length: end + END.len(), body }))
+        Ok(Some(Self { status, leader, length: end + END.len(), body }))
     }
 }
 
@@ -153,7 +166,7 @@ mod tests {
     use super::*;
 
     const REPLY: &[u8] =
-        b"HTTP/1.1 200 OK\r\nX: content-length: 9\r\nContent-Length: 5\r\n\r\nhello";
+        b"HTTP/1.1 200 OK\r\nX: content-length: 9\r\nContent-Length: 5\r\nOncekey-Leader: a:1\r\n\r\nhello";
 
     #[test]
     fn a_head_is_found_only_once_it_is_whole() {
@@ -161,7 +174,7 @@ mod tests {
         for end in 0..length {
             assert_eq!(Head::parse(&REPLY[..end]), Ok(None), "{end} bytes");
         }
-        let head = Head { status: 200, length, body: 5 };
+        let head = Head { status: 200, leader: Some("a:1"), length, body: 5 };
         for end in length..=REPLY.len() {
             assert_eq!(Head::parse(&REPLY[..end]), Ok(Some(head)), "{end} bytes");
         }
@@ -208,7 +221,7 @@ mod tests {
         let mut connection = Connection::open(address).await.unwrap();
         for _ in 0..2 {
             let reply = connection.exchange(b"ask").await.unwrap();
-            assert_eq!(reply, Reply { status: 200, body: b"hello" });
+            assert_eq!(reply, Reply { status: 200, leader: Some("a:1"), body: b"hello" });
         }
         server.await.unwrap();
         let error = connection.exchange(b"ask").await.unwrap_err();

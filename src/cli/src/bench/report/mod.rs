@@ -47,6 +47,7 @@ pub(super) struct Settings {
     pub(super) shards: Option<u16>,
     pub(super) warm_up_ms: u64,
     pub(super) duration_ms: u64,
+    pub(super) leader_first: bool,
     pub(super) threads: u16,
 }
 
@@ -279,6 +280,7 @@ mod tests {
             shards: None,
             warm_up_ms: 1,
             duration_ms: 1,
+            leader_first: false,
             threads: 1,
         };
         Report::new(settings)
