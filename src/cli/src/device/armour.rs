@@ -56,7 +56,7 @@ pub(super) fn decode(text: &str) -> Result<Vec<Vec<u8>>> {
             (line, Some(block)) => {
                 block.push_str(line);
                 ensure!(
-                    block.len() <= MESSAGE_MAX_BYTES * 4 / 3,
+                    block.len() <= (MESSAGE_MAX_BYTES * 4).div_ceil(3),
                     "line {number}: the block is longer than any message"
                 );
             }
