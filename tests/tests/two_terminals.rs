@@ -219,6 +219,23 @@ async fn security_first_writes_nothing_to_an_empty_pool_and_availability_first_s
 }
 
 #[tokio::test]
+async fn a_letter_that_no_node_took_is_sent_under_the_key_it_printed() -> Result<()> {
+    let mut cluster = small().start().await?;
+    let homes = tempfile::tempdir()?;
+    let alice = Terminal::published(&cluster, homes.path().join("alice"), "alice").await?;
+    let bob = Terminal::published(&cluster, homes.path().join("bob"), "bob").await?;
+    for node in cluster.nodes() {
+        cluster.kill(node)?;
+    }
+    let said = alice.run(&["send", "bob", "hello"]).await?.ending(1)?;
+    let (_, request) = said.err.trim().rsplit_once("--request ").context(said.err.clone())?;
+    cluster.start_all().await?;
+    let first = alice.good(&["send", "bob", "hello", "--request", request]).await?;
+    bob.fed(&["inbox"], &first).await?.ending(0)?.saying("hello")?;
+    cluster.finish().await
+}
+
+#[tokio::test]
 async fn a_home_opens_with_its_passphrase_alone() -> Result<()> {
     let cluster = small().start().await?;
     let homes = tempfile::tempdir()?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 use oncekey_client::Preset;
-use oncekey_types::{UserId, limits};
+use oncekey_types::{RequestId, UserId, limits};
 
 const ENDPOINTS: &str = "http://127.0.0.1:8701,http://127.0.0.1:8702,http://127.0.0.1:8703";
 
@@ -139,6 +139,10 @@ pub(super) struct Send {
     /// Write the blocks to this file instead of standard output.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) out: Option<PathBuf>,
+    /// Go on with a `send` of which no node answered: the one-time prekeys that it may have used up
+    /// are given out again under the key that it printed.
+    #[arg(long, value_name = "KEY")]
+    pub(super) request: Option<RequestId>,
 }
 
 /// Open the first messages in files, or on standard input.

@@ -6,7 +6,7 @@ use std::{
     io::{self, Read as _},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use oncekey_api::{Base64, bundle::OneTimePreKeyStatus};
 use oncekey_client::{
     BundleRefused, DeviceOutcome, FetchError, FetchOptions, ListError, NotSent,
@@ -28,7 +28,7 @@ use super::{
 pub(super) async fn run(device: &Device, send: &Send, output: &Output) -> Result<()> {
     let text = payload(send)?;
     let busy = report::busy("fetching bundles");
-    let options = FetchOptions::default();
+    let options = FetchOptions { request: send.request.clone(), ..FetchOptions::default() };
     let fanned = device.send_to_all(&send.user, &text, APP_AD, &options).await;
     busy.finish_and_clear();
     let fanned = match fanned {
@@ -102,6 +102,9 @@ fn refused(error: FetchError) -> anyhow::Error {
                 ),
             ..
         } => Questioned("the user's device list".to_owned()).into(),
+        FetchError::Call { request, error } if error.is_retryable() => {
+            anyhow!("{error}; go on with --request {request}")
+        }
         error => error.into(),
     }
 }
