@@ -13,6 +13,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct Base64(pub Vec<u8>);
 
 impl Base64 {
+    /// The bytes as text.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        URL_SAFE_NO_PAD.encode(&self.0)
+    }
+
+    /// The bytes that `text` stands for.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        URL_SAFE_NO_PAD.decode(text).ok().map(Self)
+    }
+
     /// The bytes, when there are exactly `N`.
     #[must_use]
     pub fn to_array<const N: usize>(&self) -> Option<[u8; N]> {
@@ -41,7 +53,7 @@ impl<const N: usize> From<[u8; N]> for Base64 {
 
 impl Serialize for Base64 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&URL_SAFE_NO_PAD.encode(&self.0))
+        serializer.serialize_str(&self.to_text())
     }
 }
 

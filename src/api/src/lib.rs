@@ -12,6 +12,7 @@ mod base64url;
 pub mod bundle;
 pub mod cluster;
 pub mod device;
+pub mod event;
 pub mod header;
 pub mod key;
 pub mod path;

@@ -5,7 +5,7 @@
 //! a proxy that resolves dot segments will lose it.
 
 use oncekey_types::{DeviceId, Seq, UserId};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// `GET`: a user's devices and device list.
 pub const USER: &str = "/v1/users/{user}";
@@ -23,6 +23,8 @@ pub const DEVICE_LIST: &str = "/v1/users/{user}/device-list";
 pub const USER_BUNDLES: &str = "/v1/users/{user}/bundles";
 /// `POST`: fetch the bundles of several users.
 pub const BUNDLES: &str = "/v1/bundles";
+/// `GET`: what there is for a device to look at, as it happens; [`events`] names the device.
+pub const EVENTS: &str = "/v1/events";
 /// `POST`: why handshakes failed, in numbers.
 pub const REPORTS: &str = "/v1/reports";
 
@@ -88,9 +90,24 @@ pub fn user_bundles(user: &UserId) -> String {
     format!("{}/bundles", self::user(user))
 }
 
+/// Path and query of [`EVENTS`].
+#[must_use]
+pub fn events(user: &UserId, device: DeviceId) -> String {
+    format!("{EVENTS}?user={}&device={device}", utf8_percent_encode(user.as_str(), SEGMENT))
+}
+
+/// The device that the query of [`events`] names.
+#[must_use]
+pub fn device_of_events(query: &str) -> Option<(UserId, DeviceId)> {
+    let (user, number) = query.strip_prefix("user=")?.split_once("&device=")?;
+    let user = percent_decode_str(user).decode_utf8().ok()?;
+    let device: DeviceId = number.parse().ok()?;
+    // A number has one spelling.
+    (device.to_string() == number).then_some((UserId::new(user).ok()?, device))
+}
+
 #[cfg(test)]
 mod tests {
-    use percent_encoding::percent_decode_str;
     use proptest::prelude::*;
 
     use super::*;
@@ -103,6 +120,27 @@ mod tests {
             let segment = path.strip_prefix("/v1/users/").unwrap();
             prop_assert!(!segment.contains(['/', '?', '#', '.']), "{}", path);
             prop_assert_eq!(percent_decode_str(segment).decode_utf8().unwrap(), name);
+            let target = events(&id, DeviceId(7));
+            let query = target.strip_prefix("/v1/events?").unwrap();
+            prop_assert_eq!(device_of_events(query), Some((id, DeviceId(7))));
+        }
+    }
+
+    #[test]
+    fn the_query_of_events_names_one_device_in_one_way() {
+        assert!(device_of_events("user=bob&device=1").is_some());
+        for query in [
+            "",
+            "user=bob",
+            "device=1&user=bob",
+            "user=bob&device=",
+            "user=bob&device=01",
+            "user=bob&device=-1",
+            "user=bob&device=1&x=1",
+            "user=&device=1",
+            "user=%ff&device=1",
+        ] {
+            assert_eq!(device_of_events(query), None, "{query}");
         }
     }
 

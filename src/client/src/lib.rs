@@ -62,7 +62,8 @@ mod fake;
 pub mod http;
 pub mod keystore;
 pub mod machine;
-pub mod preset;
+pub mod pairing;
+mod preset;
 #[cfg(feature = "qr")]
 pub mod qr;
 #[cfg(feature = "ratchet")]
@@ -79,6 +80,7 @@ pub use client::{
 };
 pub use keystore::{Export, Session, SessionId, SqliteKeyStore, StoreKey, Unlock};
 pub use machine::{Demand, Lifetimes, PoolPlan};
+pub use pairing::PairingCode;
 pub use preset::Preset;
 pub use transport::{Attempts, CallError};
 pub use trust::{Answer, Change, IdentityChanged, NewDevices, TrustEvent};

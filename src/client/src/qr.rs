@@ -1,4 +1,4 @@
-//! Safety numbers as QR codes, drawn with the characters of a terminal.
+//! Safety numbers and pairing codes as QR codes, drawn with the characters of a terminal.
 //!
 //! Guarantees: a quiet zone of four modules all around, two modules in one character, so that a
 //! camera reads it from any terminal with dark text on a light ground or the other way round.
@@ -8,6 +8,8 @@
 
 use oncekey_x3dh::SafetyNumber;
 use qrcode::{Color, EcLevel, QrCode, types::QrError};
+
+use crate::pairing::PairingCode;
 
 /// Modules of ground around the code, as ISO/IEC 18004 asks for.
 const QUIET_ZONE: usize = 4;
@@ -33,7 +35,20 @@ pub enum Ground {
 ///
 /// A [`NoCode`].
 pub fn draw(number: &SafetyNumber, ground: Ground) -> Result<String, NoCode> {
-    let code = QrCode::with_error_correction_level(number.to_code(), EcLevel::M)?;
+    draw_bytes(&number.to_code(), ground)
+}
+
+/// The text of `code`, in lines.
+///
+/// # Errors
+///
+/// A [`NoCode`].
+pub fn draw_pairing(code: &PairingCode, ground: Ground) -> Result<String, NoCode> {
+    draw_bytes(code.to_string().as_bytes(), ground)
+}
+
+fn draw_bytes(content: &[u8], ground: Ground) -> Result<String, NoCode> {
+    let code = QrCode::with_error_correction_level(content, EcLevel::M)?;
     let width = code.width();
     let is_dark = |x: usize, y: usize| {
         let inside = |n: usize| n.checked_sub(QUIET_ZONE).filter(|n| *n < width);

@@ -9,7 +9,7 @@
 use std::{fmt, future::Future, time::Duration};
 
 use bytes::Bytes;
-use oncekey_api::{Code, Problem};
+use oncekey_api::{Code, Problem, event::Event};
 use oncekey_types::{LogIndex, RequestId, ShardId, Slot, limits};
 use serde::de::DeserializeOwned;
 
@@ -21,6 +21,25 @@ pub trait Transport: Send + Sync + 'static {
         &self,
         call: &Call,
     ) -> impl Future<Output = Result<Answer<R>, CallError>> + Send;
+}
+
+/// A transport over which servers can push.
+pub trait Subscribe: Transport {
+    /// A stream of events.
+    type Events: EventSource;
+
+    /// Opens a stream of events, at any node.
+    fn subscribe(
+        &self,
+        call: &Call,
+    ) -> impl Future<Output = Result<Self::Events, CallError>> + Send;
+}
+
+/// A stream of events.
+pub trait EventSource: Send {
+    /// The next event; none when the stream has ended or is of no further use. Nothing is lost
+    /// when the future is dropped.
+    fn next(&mut self) -> impl Future<Output = Option<Event>> + Send;
 }
 
 /// Method of a call.

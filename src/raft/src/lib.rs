@@ -37,6 +37,7 @@ mod storage_suite;
 mod transfer;
 mod type_config;
 mod upkeep;
+mod watchers;
 
 pub use config::{Member, NodeConfig, Timing};
 pub use environment::Environment;
@@ -45,3 +46,4 @@ pub use node::Node;
 pub use oncekey_storage::{state::EngineKind, wal::WalStats};
 pub use router::{Committed, LocalRead, Read};
 pub use status::{NodeStatus, ShardStatus};
+pub use watchers::Watch;

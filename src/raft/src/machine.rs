@@ -15,6 +15,7 @@ use futures_util::{Stream, TryStreamExt};
 use oncekey_storage::state::{EngineError, ShardReader, ShardSpace, ShardView, StateEngine};
 use oncekey_store::{
     codec::entry,
+    command::Command,
     state::{ReadFault, Record, StateRead, StateScan},
 };
 use oncekey_types::LogIndex;
@@ -30,6 +31,7 @@ use crate::{
     error::FaultSink,
     transfer::{self, ShardSnapshot},
     type_config::{Entry, LogId, Outcomes, SnapshotMeta, SnapshotOf, StoredMembership, TypeConfig},
+    watchers::Watchers,
 };
 
 /// Records of a shard as the state machine reads them.
@@ -66,6 +68,7 @@ pub(crate) struct Machine {
     flush: Option<JoinHandle<()>>,
     blocking: Blocking,
     faults: FaultSink,
+    watchers: Watchers,
 }
 
 impl Machine {
@@ -77,12 +80,19 @@ impl Machine {
         faults: FaultSink,
     ) -> Result<Self, io::Error> {
         let header = read_header(&space).map_err(|error| faults.raise_io(&*error))?;
-        Ok(Self { engine, space, header, flush: None, blocking, faults })
+        let watchers = Watchers::default();
+        Ok(Self { engine, space, header, flush: None, blocking, faults, watchers })
+    }
+
+    /// Whom it wakes.
+    pub(crate) fn watchers(&self) -> &Watchers {
+        &self.watchers
     }
 
     fn apply_entry(&mut self, entry: &Entry) -> Result<Outcomes, BoxError> {
         let mut outcomes = Vec::new();
         let mut changes = Vec::new();
+        let mut commands = Vec::new();
         match &entry.payload {
             EntryPayload::Blank => {}
             EntryPayload::Normal(proposal) => {
@@ -91,6 +101,7 @@ impl Machine {
                 let applied = oncekey_store::apply(&Records(&self.space.read()), index, &batch)?;
                 outcomes = applied.outcomes;
                 changes.extend(applied.changes.0);
+                commands = batch.commands;
             }
             EntryPayload::Membership(membership) => {
                 self.header.membership =
@@ -105,6 +116,7 @@ impl Machine {
         } else {
             self.space.commit(changes, &header)?;
         }
+        self.watchers.wake(commands.iter().map(Command::user));
         if self.space.is_flush_due() && self.flush.as_ref().is_none_or(JoinHandle::is_finished) {
             self.flush = Some(self.begin_flush());
         }
@@ -166,6 +178,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         match installed.map_err(io::Error::other)? {
             Ok(header) => {
                 self.header = header;
+                self.watchers.wake_all();
                 Ok(())
             }
             Err(error) => Err(self.faults.raise_io(&*error)),

@@ -44,6 +44,7 @@ use crate::{
     transfer::{self, OpenTransfers},
     type_config::Raft,
     upkeep,
+    watchers::Watch,
 };
 
 /// Time in which the shards that a stopping node leads should find new leaders.
@@ -197,6 +198,12 @@ impl Node {
     #[must_use]
     pub fn environment(&self) -> &Environment {
         &self.inner.environment
+    }
+
+    /// Watches what is applied on this node to the records of `user`.
+    #[must_use]
+    pub fn watch(&self, user: &UserId) -> Watch {
+        self.inner.router.shard_of(user).watchers.watch(user)
     }
 
     /// How to reach `node`, if this node knows it.
@@ -396,6 +403,7 @@ async fn start_shards(
             faults.clone(),
         )
         .map_err(|error| failed(&error))?;
+        let watchers = machine.watchers().clone();
         let network = NetworkFactory { shard: id, pool: Arc::clone(pool) };
         let raft: Raft = openraft::Raft::new(
             config.node.0,
@@ -421,6 +429,7 @@ async fn start_shards(
             log,
             space,
             clock: config.environment.clock.clone(),
+            watchers,
             faults: faults.clone(),
             heard_ms: Default::default(),
         };

@@ -207,7 +207,7 @@ impl Router {
     }
 
     #[expect(clippy::expect_used, reason = "a node holds a replica of every shard of the slot map")]
-    fn shard_of(&self, user: &UserId) -> &Arc<Shard> {
+    pub(crate) fn shard_of(&self, user: &UserId) -> &Arc<Shard> {
         self.shards.get(&self.slots.shard_of(user)).expect("every shard has a replica here")
     }
 }

@@ -31,6 +31,7 @@ use crate::{
     log_store::LogStore,
     machine::Records,
     type_config::{Raft, TypeConfig},
+    watchers::Watchers,
 };
 
 /// A shard that this node holds a replica of.
@@ -42,6 +43,7 @@ pub(crate) struct Shard {
     pub(crate) log: LogStore,
     pub(crate) space: ShardSpace,
     pub(crate) clock: Clock,
+    pub(crate) watchers: Watchers,
     pub(crate) faults: FaultSink,
     /// When this replica last heard from a leader, in milliseconds of this node's clock; zero
     /// when it has not since the start.

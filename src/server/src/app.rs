@@ -1,18 +1,22 @@
 //! What every handler shares.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::{sync::Arc, time::Duration};
 
 use oncekey_api::{Problem, bundle::Route};
 use oncekey_raft::{Committed, Node};
 use oncekey_store::{command::Command, outcome::Outcome};
 use oncekey_types::{LogIndex, NodeId, ShardId, TimestampMs, UserId};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 
 use crate::{
-    auth::Authenticator, config::Http, handlers::reports::Reporters, metrics::Metrics, reply,
+    auth::Authenticator,
+    config::Http,
+    handlers::{events::Streams, reports::Reporters},
+    metrics::Metrics,
+    reply,
 };
 
 /// Signatures up to which an upload is verified where it arrives; more go to another thread.
@@ -24,14 +28,16 @@ pub(crate) struct App {
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) http: Http,
     pub(crate) low_watermark: u32,
+    pub(crate) signed_prekey_due: Duration,
     pub(crate) metrics: Metrics,
     pub(crate) reporters: Reporters,
+    pub(crate) streams: Streams,
     /// Requests that may be served at once.
     pub(crate) requests: Semaphore,
     /// Uploads that may be verified at once: one for each core, so that the rest of the node
     /// keeps its turn.
     verifications: Semaphore,
-    draining: AtomicBool,
+    draining: watch::Sender<bool>,
 }
 
 impl App {
@@ -40,28 +46,38 @@ impl App {
         authenticator: Arc<dyn Authenticator>,
         http: Http,
         low_watermark: u32,
+        signed_prekey_due: Duration,
     ) -> Self {
+        let streams = Streams::new(http.events_max.min(http.connections_max / 2));
         let cores = node.environment().blocking.parallelism();
         Self {
-            metrics: Metrics::new(&node),
+            metrics: Metrics::new(&node, &streams),
             node,
             authenticator,
             http,
             low_watermark,
+            signed_prekey_due,
             reporters: Reporters::default(),
+            streams,
             requests: Semaphore::new(http.concurrency_max),
             verifications: Semaphore::new(cores),
-            draining: AtomicBool::new(false),
+            draining: watch::Sender::new(false),
         }
     }
 
     /// From now on the node says that it is not ready.
     pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.send_replace(true);
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        *self.draining.borrow()
+    }
+
+    /// Ends when the node drains.
+    pub(crate) async fn drained(&self) {
+        // The sender lives as long as this.
+        let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
     }
 
     /// The wall clock.

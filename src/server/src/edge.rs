@@ -25,7 +25,7 @@ use tracing::Instrument as _;
 
 use crate::{
     app::App,
-    handlers::{admin, bundles, devices, reports, users},
+    handlers::{admin, bundles, devices, events, reports, users},
     reply::Rejection,
 };
 
@@ -43,6 +43,7 @@ pub(crate) fn public(app: Arc<App>) -> Router {
         .route(path::PREKEYS, get(devices::status))
         .route(path::USER_BUNDLES, post(bundles::fetch))
         .route(path::BUNDLES, post(bundles::fetch_many))
+        .route(path::EVENTS, get(events::events))
         .route(path::REPORTS, post(reports::report))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -134,6 +135,7 @@ fn endpoint(request: &Request) -> &'static str {
         (&Method::GET | &Method::HEAD, path::PREKEYS) => "status",
         (&Method::POST, path::USER_BUNDLES) => "fetch",
         (&Method::POST, path::BUNDLES) => "fetch_many",
+        (&Method::GET | &Method::HEAD, path::EVENTS) => "events",
         (&Method::POST, path::REPORTS) => "report",
         (&Method::GET | &Method::HEAD, path::LIVEZ) => "livez",
         (&Method::GET | &Method::HEAD, path::READYZ) => "readyz",

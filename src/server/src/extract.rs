@@ -15,7 +15,7 @@ use axum::{
     http::{HeaderMap, Uri, header, request::Parts},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use oncekey_api::{Code, Problem, header as names};
+use oncekey_api::{Code, Problem, header as names, path};
 use oncekey_types::{DeviceId, RequestId, Seq, UserId};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
@@ -58,6 +58,23 @@ impl FromRequestParts<Arc<App>> for DeviceAuthority {
     async fn from_request_parts(head: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
         no_query(&head.uri)?;
         authority(head, app, &[]).await
+    }
+}
+
+/// The right to hear what there is for a device to look at. Its target names the device in the
+/// query, so that whoever signs the target signs the device.
+pub(crate) struct EventsOf(pub(crate) DeviceAuthority);
+
+impl FromRequestParts<Arc<App>> for EventsOf {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(head: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
+        let named = head.uri.query().and_then(path::device_of_events);
+        let (user, device) = named.ok_or_else(|| {
+            Problem::new(Code::MalformedQuery, "the parameters are user and device, in this order")
+        })?;
+        let request = DeviceRequest { head, body: &[], user: &user, device };
+        Ok(Self(app.authenticator.device(request).await?))
     }
 }
 

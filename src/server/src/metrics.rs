@@ -5,7 +5,7 @@
 
 use std::{fmt, time::Duration};
 
-use oncekey_api::{Code, bundle::OneTimePreKeyStatus, report::Reason};
+use oncekey_api::{Code, bundle::OneTimePreKeyStatus, event::Event, report::Reason};
 use oncekey_raft::{Node, NodeStatus};
 use prometheus_client::{
     collector::Collector,
@@ -18,6 +18,8 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
+
+use crate::handlers::events::Streams;
 
 /// Media type of what [`Metrics::encode`] writes.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -46,6 +48,11 @@ struct OutcomeLabels {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct EventLabels {
+    event: &'static str,
 }
 
 /// What became of the fetch of one user.
@@ -82,10 +89,11 @@ pub(crate) struct Metrics {
     bundles: Family<StatusLabels, Counter>,
     signatures: Counter,
     failures: Family<ReasonLabels, Counter>,
+    events: Family<EventLabels, Counter>,
 }
 
 impl Metrics {
-    pub(crate) fn new(node: &Node) -> Self {
+    pub(crate) fn new(node: &Node, streams: &Streams) -> Self {
         // 0.25 ms to 8 s.
         let histogram = || Histogram::new(exponential_buckets(0.000_25, 2.0, 16));
         let mut metrics = Self {
@@ -97,6 +105,7 @@ impl Metrics {
             bundles: Family::default(),
             signatures: Counter::default(),
             failures: Family::default(),
+            events: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -135,12 +144,13 @@ impl Metrics {
             "Handshakes that failed, as devices report them, by reason",
             metrics.failures.clone(),
         );
+        registry.register("events", "Events told to devices, by event", metrics.events.clone());
         // A line at zero says more than no line.
         for reason in Reason::ALL {
             metrics.failed(*reason, 0);
         }
         let registry = &mut metrics.registry;
-        registry.register_collector(Box::new(NodeCollector(node.clone())));
+        registry.register_collector(Box::new(NodeCollector(node.clone(), streams.clone())));
         metrics
     }
 
@@ -184,6 +194,10 @@ impl Metrics {
         self.failures.get_or_create(&labels).inc_by(count.into());
     }
 
+    pub(crate) fn told(&self, event: &Event) {
+        self.events.get_or_create(&EventLabels { event: event.name() }).inc();
+    }
+
     /// All metrics as text.
     pub(crate) fn encode(&self) -> Result<String, fmt::Error> {
         let mut out = String::new();
@@ -192,8 +206,8 @@ impl Metrics {
     }
 }
 
-/// Reads consensus and log when asked.
-struct NodeCollector(Node);
+/// Reads consensus, log and open streams when asked.
+struct NodeCollector(Node, Streams);
 
 impl fmt::Debug for NodeCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -206,7 +220,9 @@ impl Collector for NodeCollector {
         let status = self.0.status();
         encode_shards(&mut encoder, &status)?;
         let wal = &status.wal;
+        let streams = u64::try_from(self.1.len()).unwrap_or(u64::MAX);
         for (name, help, value) in [
+            ("event_streams", "Streams of events that are open", streams),
             ("wal_segments", "Files of the write-ahead log in use", wal.segments),
             (
                 "wal_disk_bytes",

@@ -92,13 +92,14 @@ impl Server {
         config: Config,
         authenticator: Arc<dyn Authenticator>,
     ) -> Result<Self, StartError> {
-        let Config { node, public, admin, http, low_watermark, log: _ } = config;
+        let Config { node, public, admin, http, low_watermark, signed_prekey_due, log: _ } = config;
         // An address in use is found before the node touches its disk.
         let network = &*node.environment.network;
         let public = bind(network, public).await?;
         let admin = bind(network, admin).await?;
         let node = Node::start(node).await?;
-        let app = Arc::new(App::new(node, authenticator, http, low_watermark));
+        let app = App::new(node, authenticator, http, low_watermark, signed_prekey_due);
+        let app = Arc::new(app);
         let limits = |connections_max| Limits {
             connections_max,
             header_timeout: http.header_timeout,

@@ -62,6 +62,21 @@ pub enum Command {
     Dispense(Dispense),
 }
 
+impl Command {
+    /// The user whose records it is about.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        match self {
+            Self::Register(command) => &command.user,
+            Self::ReplaceSignedPreKey(command) => &command.user,
+            Self::AddOneTimePreKeys(command) => &command.user,
+            Self::RemoveDevice(command) => &command.user,
+            Self::PutDeviceList(command) => &command.user,
+            Self::Dispense(command) => &command.user,
+        }
+    }
+}
+
 /// A device's write: `seq` grows with each new write of a registration; the same `seq` with the
 /// same `digest` is a re-send and gets the stored outcome.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

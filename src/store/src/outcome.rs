@@ -224,6 +224,19 @@ pub struct DeviceStatus {
     pub digest: [u8; 32],
 }
 
+/// What of a device it is told as it changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeviceSummary {
+    /// Its registration.
+    pub registration: RegistrationId,
+    /// Its pool.
+    pub pool: PoolState,
+    /// When the current signed prekey was accepted, in log time.
+    pub signed_prekey_accepted: TimestampMs,
+    /// Version of the user's device list; none when the user has no account key.
+    pub device_list_seq: Option<Seq>,
+}
+
 /// A user as anyone may see it; nothing is popped.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct UserView {

@@ -12,7 +12,7 @@ use crate::{
     command::{OneTimePreKey, SignedPreKey},
     digest,
     machine::pool_state,
-    outcome::{DeviceStatus, DeviceView, PeekedBundles, UserView},
+    outcome::{DeviceStatus, DeviceSummary, DeviceView, PeekedBundles, UserView},
     record::{
         CorruptRecord, Key, Kind, Value,
         account::{Account, AccountKey, DeviceListKey, Enrolled},
@@ -45,6 +45,13 @@ pub enum Query {
         /// All devices, or those named.
         devices: Option<Vec<DeviceId>>,
     },
+    /// What of a device it is told as it changes: little to read, however large its pool is.
+    Summary {
+        /// The owner.
+        user: UserId,
+        /// The device.
+        device: DeviceId,
+    },
 }
 
 impl Query {
@@ -52,7 +59,10 @@ impl Query {
     #[must_use]
     pub fn user(&self) -> &UserId {
         match self {
-            Self::Status { user, .. } | Self::User { user } | Self::Peek { user, .. } => user,
+            Self::Status { user, .. }
+            | Self::User { user }
+            | Self::Peek { user, .. }
+            | Self::Summary { user, .. } => user,
         }
     }
 }
@@ -66,6 +76,8 @@ pub enum Answer {
     User(Option<UserView>),
     /// To [`Query::Peek`].
     Peek(Option<PeekedBundles>),
+    /// To [`Query::Summary`].
+    Summary(Option<DeviceSummary>),
 }
 
 /// Answers `query` from `state`.
@@ -78,6 +90,7 @@ pub fn answer(state: &impl StateRead, query: &Query) -> Result<Answer, ApplyFaul
         Query::Status { user, device } => Answer::Status(status(state, user, *device)?),
         Query::User { user } => Answer::User(user_view(state, user)?),
         Query::Peek { user, devices } => Answer::Peek(peek(state, user, devices.as_deref())?),
+        Query::Summary { user, device } => Answer::Summary(summary(state, user, *device)?),
     })
 }
 
@@ -107,6 +120,22 @@ fn status(
         signed_prekey_accepted: record.signed_prekey_accepted,
         ids: ranges(&pool),
         digest: pool_digest(&record.bundle.signed_prekey, &pool),
+    }))
+}
+
+fn summary(
+    state: &impl StateRead,
+    user: &UserId,
+    device: DeviceId,
+) -> Result<Option<DeviceSummary>, ApplyFault> {
+    let Some(account) = account(state, user)? else { return Ok(None) };
+    let Some(cursor) = account.cursor(device) else { return Ok(None) };
+    let record = self::device(state, user, device)?;
+    Ok(Some(DeviceSummary {
+        registration: record.bundle.registration,
+        pool: pool_state(&record, &cursor),
+        signed_prekey_accepted: record.signed_prekey_accepted,
+        device_list_seq: account.list,
     }))
 }
 

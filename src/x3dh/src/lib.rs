@@ -86,6 +86,7 @@ pub mod device_list;
 mod encode;
 mod failure;
 pub mod initiator;
+pub mod introduction;
 pub mod keys;
 pub mod message;
 pub mod plain;

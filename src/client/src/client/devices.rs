@@ -6,21 +6,23 @@
 //! continued from the pinned one, never from an older one that a server shows, and a device with
 //! the account key takes no list of another key for its user's.
 //!
-//! Leaves out: how a new device hands its keys to one that has the account key. That is the
-//! application's, and must not go through the server alone: a code that is scanned will do.
+//! Leaves out: the way of a new device's [`PairingCode`] to one that has the account key. That is
+//! the application's, and must not lead through the server.
 
 use bytes::Bytes;
 use oncekey_api::{Code, path, user::DeviceListPut};
 use oncekey_types::{DeviceId, Seq, Slot, UserId, limits};
 use oncekey_x3dh::{
     device_list::{ListedDevice, SuccessionError},
+    introduction::Introduction,
     keys::AccountKeyPair,
 };
 
-use super::{Client, WriteError, write::is_unregistered};
+use super::{Client, WriteError, os_random, write::is_unregistered};
 use crate::{
     keystore::{self, KeyStore},
     machine::{DeviceListRefused, ListChange, PinnedDeviceList},
+    pairing::PairingCode,
     transport::{Call, CallError, Method, Transport},
     trust::{Change, DevicesChanged},
 };
@@ -61,6 +63,9 @@ pub enum ChangeDevicesError {
     /// This device does not have the account key.
     #[error("this device does not have the account key")]
     NoAccountKey,
+    /// The pairing code is of another user's device.
+    #[error("the pairing code is of another user's device")]
+    OtherUser,
     /// The current list, or the next one.
     #[error(transparent)]
     List(#[from] ListError),
@@ -83,7 +88,7 @@ impl ChangeDevicesError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NoAccountKey => false,
+            Self::NoAccountKey | Self::OtherUser => false,
             Self::List(error) => error.is_retryable(),
             Self::Call(error) => error.is_retryable(),
             Self::OutOfDate { .. } => true,
@@ -165,6 +170,35 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     #[must_use]
     pub fn listed(&self) -> ListedDevice {
         self.device.listed(self.now())
+    }
+
+    /// What this device shows to one of the user's that has the account key; see
+    /// [`pairing`](crate::pairing).
+    #[must_use]
+    pub fn pairing_code(&self) -> PairingCode {
+        let device = &self.device;
+        PairingCode::new(Introduction::new(
+            device.address().clone(),
+            device.identity(),
+            *device.authentication().public(),
+            &mut os_random(),
+        ))
+    }
+
+    /// Adds the device that showed `code` to the user's signed list, in place of another under its
+    /// number. Takes the account key. May be repeated at will.
+    ///
+    /// # Errors
+    ///
+    /// A [`ChangeDevicesError`].
+    pub async fn add_paired(
+        &self,
+        code: &PairingCode,
+    ) -> Result<PinnedDeviceList, ChangeDevicesError> {
+        if code.introduction().owner().user() != self.user().as_bytes() {
+            return Err(ChangeDevicesError::OtherUser);
+        }
+        self.add_device(code.introduction().listed(self.now().to_seconds())).await
     }
 
     /// Adds a device to the user's signed list, in place of another under its number. Takes the

@@ -9,6 +9,7 @@ mod devices;
 mod fan_out;
 mod fetch;
 mod handshake;
+mod keep;
 #[cfg(feature = "ratchet")]
 mod ratchet;
 mod report;

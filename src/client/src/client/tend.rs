@@ -4,9 +4,9 @@
 //! what is due. An event of the server makes it look, and no more: what is done follows from what
 //! the server holds and the device's own plan.
 //!
-//! Leaves out: a timer. Call [`tend`](Client::tend) when the device comes online, when it has
-//! opened what came in while it was away, on every [`ServerEvent`], and again after
-//! [`Tended::again_after`].
+//! Leaves out: a timer. Run [`keep_tended`](Client::keep_tended), or call [`tend`](Client::tend) when
+//! the device comes online, when it has opened what came in while it was away, on every
+//! [`ServerEvent`], and again after [`Tended::again_after`].
 
 use std::time::Duration;
 

@@ -10,6 +10,7 @@
 
 mod connect;
 mod endpoint;
+mod events;
 mod leaders;
 mod pool;
 mod retry;
@@ -23,6 +24,7 @@ use tokio::time::{Instant, timeout};
 
 pub use connect::{Carrier, Dial, Dialing};
 pub use endpoint::{Endpoint, EndpointError};
+pub use events::EventStream;
 pub use retry::Backoff;
 
 use self::{connect::Connector, leaders::Leaders, pool::Pool};
@@ -192,7 +194,7 @@ impl Transport for AnyNode {
             }
             self.shared.leaders.lock().forget(call.slot);
             last = failure;
-            let pause = self.config.backoff.pause(attempts.retries(), retry::random());
+            let pause = self.config.backoff.jittered(attempts.retries());
             if Instant::now() + pause >= deadline {
                 break;
             }

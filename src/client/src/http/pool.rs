@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
-    HeaderMap, Request,
+    HeaderMap, Request, Response,
     body::Incoming,
     header::{CONTENT_TYPE, HeaderValue, InvalidHeaderValue},
 };
@@ -18,9 +18,9 @@ use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
-use oncekey_api::header;
+use oncekey_api::{event::EVENT_STREAM, header};
 use oncekey_types::{CallerId, LogIndex, ShardId, limits};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::{Endpoint, connect::Connector};
 use crate::transport::{AttemptFailure, Call, Method, Route, decode};
@@ -61,12 +61,33 @@ impl Pool {
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<(Route, Reply), AttemptFailure> {
-        let response = self.0.request(request).await.map_err(|error| {
-            if error.is_connect() { AttemptFailure::Connect } else { AttemptFailure::Lost }
-        })?;
-        let (head, body) = response.into_parts();
+        let (head, body) = self.response(request).await?.into_parts();
         let reply = Reply { status: head.status.as_u16(), body: read(body).await? };
         Ok((route(&head.headers), reply))
+    }
+
+    /// The body of a reply that is a stream of events.
+    pub(super) async fn open_events(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Incoming, AttemptFailure> {
+        let (head, body) = self.response(request).await?.into_parts();
+        let kind = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        if head.status.is_success() && kind.is_some_and(|k| k.starts_with(EVENT_STREAM.as_bytes()))
+        {
+            return Ok(body);
+        }
+        let reply = Reply { status: head.status.as_u16(), body: read(body).await? };
+        reply.decode::<IgnoredAny>().and(Err(AttemptFailure::ReplyMalformed))
+    }
+
+    async fn response(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, AttemptFailure> {
+        self.0.request(request).await.map_err(|error| {
+            if error.is_connect() { AttemptFailure::Connect } else { AttemptFailure::Lost }
+        })
     }
 }
 

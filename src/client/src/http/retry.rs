@@ -31,8 +31,15 @@ impl Backoff {
     }
 }
 
+impl Backoff {
+    /// A pause after retry number `retry`, counted from 0.
+    pub(crate) fn jittered(&self, retry: usize) -> Duration {
+        self.pause(retry, random())
+    }
+}
+
 /// A number for [`Backoff::pause`]. Without a generator the pause is the whole bound.
-pub(super) fn random() -> u32 {
+fn random() -> u32 {
     getrandom::u32().unwrap_or(u32::MAX)
 }
 

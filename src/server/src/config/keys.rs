@@ -127,6 +127,11 @@ pub const KEYS: &[Key] = &[
         Some("20"),
         "Size of a pool at or below which its device is told to upload more.",
     ),
+    integer(
+        "policy.signed_prekey_due_ms",
+        Some("604800000"),
+        "Age at which a device is told that its signed prekey is due.",
+    ),
     integer("http.body_max_bytes", Some("65536"), "Largest body of a request, up to 65536."),
     integer(
         "http.header_timeout_ms",
@@ -150,6 +155,12 @@ pub const KEYS: &[Key] = &[
         "Requests served at once; more are told to come back.",
     ),
     integer("http.connections_max", Some("8192"), "Connections served at once; more wait."),
+    integer(
+        "http.events_max",
+        Some("4096"),
+        "Streams of events open at once, at most half of http.connections_max; devices without one \
+         poll.",
+    ),
     integer("http.drain_timeout_ms", Some("10000"), "Time for requests to finish at shutdown."),
     text(
         "log.filter",

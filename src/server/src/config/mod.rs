@@ -42,6 +42,8 @@ pub struct Config {
     pub http: Http,
     /// Size of a pool at or below which its device is told to upload more.
     pub low_watermark: u32,
+    /// Age at which a device is told that its signed prekey is due.
+    pub signed_prekey_due: Duration,
     /// What is logged.
     pub log: Log,
 }
@@ -63,6 +65,8 @@ pub struct Http {
     pub concurrency_max: usize,
     /// Connections served at once.
     pub connections_max: usize,
+    /// Streams of events open at once; no more than half the connections are used for them.
+    pub events_max: usize,
     /// Time for requests to finish at shutdown.
     pub drain_timeout: Duration,
 }
@@ -204,6 +208,9 @@ impl Config {
             admin: address(settings, "listen.admin")?,
             http: http(settings)?,
             low_watermark: settings.integer("policy.low_watermark", Range(0, pool_max()))?,
+            signed_prekey_due: Duration::from_millis(
+                settings.integer("policy.signed_prekey_due_ms", Range(1, 400 * DAY_MS))?,
+            ),
             log: Log {
                 filter: settings.parsed("log.filter")?,
                 format: settings.parsed("log.format")?,
@@ -382,6 +389,7 @@ fn http(settings: &Settings) -> Result<Http, Error> {
         write_timeout: duration("http.write_timeout_ms")?,
         concurrency_max: settings.integer("http.concurrency_max", Range(1, 1_000_000))?,
         connections_max: settings.integer("http.connections_max", Range(1, 1_000_000))?,
+        events_max: settings.integer("http.events_max", Range(0, 1_000_000))?,
         drain_timeout: duration("http.drain_timeout_ms")?,
     })
 }

@@ -5,5 +5,6 @@
 pub(crate) mod admin;
 pub(crate) mod bundles;
 pub(crate) mod devices;
+pub(crate) mod events;
 pub(crate) mod reports;
 pub(crate) mod users;

@@ -3,6 +3,7 @@
 
 mod edge;
 mod endpoints;
+mod events;
 mod hostile;
 mod outage;
 mod support;

@@ -225,7 +225,9 @@ mod tests {
 
     #[test]
     fn an_answer_round_trips() {
-        for answer in [Answer::Status(None), Answer::User(None), Answer::Peek(None)] {
+        let none =
+            [Answer::Status(None), Answer::User(None), Answer::Peek(None), Answer::Summary(None)];
+        for answer in none {
             let bytes = message::encode_answer(&answer).unwrap();
             assert_eq!(message::decode_answer(&bytes).unwrap(), answer);
         }

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     client::{ChangeDevicesError, Client, NewDevice, ReceiveError, Received},
     keystore::SqliteKeyStore,
+    pairing::PairingCode,
     trust::{Change, Contradiction},
 };
 
@@ -57,6 +58,26 @@ async fn a_device_without_the_account_key_is_added_by_one_that_has_it() {
     let again = holder.add_device(plain.listed()).await.unwrap();
     assert_eq!(again.seq(), list.seq(), "nothing to change");
     assert!(fetch(&alice, "bob").await.unwrap().bundles[1].bundle.is_ok());
+}
+
+#[tokio::test]
+async fn a_device_is_added_by_the_code_that_it_shows_and_by_no_other_users() {
+    let world = World::new();
+    let alice = world.device("alice", 1);
+    let bob = User::new(&world, "bob");
+    let (holder, new) = (bob.device(1).await, world.device("bob", 2));
+    let seen: PairingCode = new.pairing_code().to_string().parse().unwrap();
+    let list = holder.add_paired(&seen).await.unwrap();
+    assert!(list.list().lists(new.address(), new.identity()));
+    new.publish(5).await.unwrap();
+    assert!(fetch(&alice, "bob").await.unwrap().bundles[1].bundle.is_ok());
+    let again = holder.add_paired(&new.pairing_code()).await.unwrap();
+    assert_eq!(again.seq(), list.seq(), "the same device, whenever it shows itself");
+
+    let error = holder.add_paired(&alice.pairing_code()).await.unwrap_err();
+    assert!(matches!(error, ChangeDevicesError::OtherUser), "{error}");
+    let error = new.add_paired(&new.pairing_code()).await.unwrap_err();
+    assert!(matches!(error, ChangeDevicesError::NoAccountKey), "{error}");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod devices;
 mod fan_out;
 mod fetch;
 mod handshake;
+mod keep;
 mod lying;
 mod publish;
 mod report;

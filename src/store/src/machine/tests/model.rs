@@ -345,6 +345,18 @@ impl Model {
                     ),
                 }))
             }
+            Query::Summary { user, device } => {
+                let found = known(user).and_then(|user| {
+                    let list = user.lists.last().map(|list| list.seq);
+                    user.devices.get(device).map(|device| (device, list))
+                });
+                Answer::Summary(found.map(|(device, device_list_seq)| DeviceSummary {
+                    registration: device.registered.registration,
+                    pool: device.state(),
+                    signed_prekey_accepted: TimestampMs(device.signed_at),
+                    device_list_seq,
+                }))
+            }
             Query::User { user: id } => Answer::User(known(id).map(|user| UserView {
                 user: id.clone(),
                 devices: user.devices.values().map(Device::view).collect(),

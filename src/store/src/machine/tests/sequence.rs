@@ -249,6 +249,7 @@ impl Run {
                 let devices = Some(vec![device]);
                 queries.push(Query::Peek { user: user.clone(), devices });
                 queries.push(Query::Status { user: user.clone(), device });
+                queries.push(Query::Summary { user: user.clone(), device });
             }
             for query in queries {
                 let answer = query::answer(&self.state, &query).unwrap();

@@ -4,6 +4,8 @@
 //! It keeps to the contract as the client relies on it: ids only grow, the same bytes under the
 //! same `seq` get the same answer, and so does a fetch under the same idempotency key.
 
+mod events;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use oncekey_api::{
@@ -60,6 +62,7 @@ struct Inner {
     as_of: Option<TimestampMs>,
     low_watermark: Option<u32>,
     reports: Vec<Report>,
+    streams: events::Streams,
 }
 
 #[derive(Default)]
