@@ -63,7 +63,7 @@ pub mod http;
 pub mod keystore;
 pub mod machine;
 pub mod pairing;
-mod preset;
+pub mod preset;
 #[cfg(feature = "qr")]
 pub mod qr;
 #[cfg(feature = "ratchet")]
