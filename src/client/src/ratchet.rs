@@ -61,7 +61,7 @@ pub struct Ratchet {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoRatchet {
-    /// The session was started by this device: take the [`Outgoing`] that started it.
+    /// The session was started by this device: take the [`Outgoing`](crate::Outgoing) that started it.
     #[error("the session was started by this device")]
     OwnSession,
     /// The secret of the session's signed prekey is deleted.

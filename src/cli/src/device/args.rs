@@ -58,7 +58,7 @@ pub(super) enum Command {
     Send(Send),
     Inbox(Inbox),
     Trust(Trust),
-    /// Take the device and its public keys off the servers. The home stays as it is.
+    /// Take the device and its public keys off the servers; the home stays as it is.
     Remove,
     SafetyNumber(SafetyNumber),
     Export(Export),
@@ -100,8 +100,10 @@ pub(super) struct NewSettings {
     pub(super) endpoints: Vec<String>,
 }
 
-/// Register the device, or do what is due: replace the signed prekey, fill the pool of one-time
-/// prekeys, delete secrets whose time is over. May be repeated at will.
+/// Register the device, or do what is due.
+///
+/// Due may be: to replace the signed prekey, to fill the pool of one-time prekeys, to delete secrets
+/// whose time is over. May be repeated at will; open the messages that wait before.
 #[derive(Debug, Args)]
 pub(super) struct Publish {
     /// Register with this many one-time prekeys, or fill the pool up to them, instead of what the
