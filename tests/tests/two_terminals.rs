@@ -130,7 +130,11 @@ async fn two_people_write_to_each_other_and_compare_their_number() -> Result<()>
     );
     ensure!(ours["digits"].as_str().is_some_and(|digits| digits.len() == 60), "{ours}");
     ensure!(ours["digits"] == theirs["digits"], "{ours} and {theirs}");
-    alice.run(&["safety-number", "bob", "--qr", "--offline"]).await?.ending(0)?.saying("█▀▀▀")?;
+    alice
+        .run(&["safety-number", "bob", "--qr", "--offline"])
+        .await?
+        .ending(0)?
+        .saying("████ ▄▄▄▄▄ █")?;
 
     let status = alice.json(&["status"]).await?;
     let registered = &status["registered"];
@@ -194,6 +198,43 @@ async fn somebody_else_under_a_known_name_is_a_question_until_a_person_answers()
     let second = alice.good(&["send", "bob", "hello to whoever is bob now"]).await?;
     stranger.fed(&["inbox"], &second).await?.ending(0)?.saying("whoever is bob now")?;
     bob.fed(&["inbox"], &second).await?.ending(1)?;
+    cluster.finish().await
+}
+
+#[tokio::test]
+async fn a_second_device_is_written_to_once_the_first_has_signed_for_it() -> Result<()> {
+    let cluster = small().start().await?;
+    let homes = tempfile::tempdir()?;
+    let alice = Terminal::published(&cluster, homes.path().join("alice"), "alice").await?;
+    let phone = Terminal::published(&cluster, homes.path().join("phone"), "bob").await?;
+    let laptop = Terminal::new(&cluster, homes.path().join("laptop"));
+    laptop.good(&["new", "--user", "bob", "--device", "2", "--without-account-key"]).await?;
+    laptop.good(&["publish", "--keys", "5"]).await?;
+    let said = alice.run(&["send", "bob", "hello"]).await?.ending(1)?;
+    let said = said.saying("nothing for device 2")?.saying("1 of 2 devices get no message")?;
+    phone.fed(&["inbox"], &said.out).await?.ending(0)?.saying("hello")?;
+
+    let code = laptop.json(&["pair"]).await?;
+    let code = code["code"].as_str().context("a code")?;
+    laptop.run(&["add", code]).await?.ending(1)?.saying("on one that has it")?;
+    alice.run(&["add", code]).await?.ending(1)?;
+    phone.run(&["add", &code[..code.len() - 4]]).await?.ending(1)?;
+    phone.run(&["add", code]).await?.ending(0)?.saying("position 2: 1, 2")?;
+
+    let said = alice.run(&["send", "bob", "hello, both"]).await?.ending(0)?;
+    let said = said.saying("bob has added device 2")?;
+    for device in [&phone, &laptop] {
+        device.fed(&["inbox"], &said.out).await?.ending(0)?.saying("hello, both")?;
+    }
+    alice.good(&["trust", "accept", "1"]).await?;
+
+    // What one writes goes to the other, and a lost one gets nothing any more.
+    let copy = phone.good(&["send", "bob", "what I wrote"]).await?;
+    laptop.fed(&["inbox"], &copy).await?.ending(0)?.saying("from bob, device 1: what I wrote")?;
+    phone.run(&["remove", "2"]).await?.ending(0)?.saying("position 3: 1")?;
+    let said = alice.run(&["send", "bob", "only the phone"]).await?.ending(0)?;
+    said.saying("bob has removed device 2")?;
+    laptop.run(&["status"]).await?.ending(0)?.saying("not registered")?;
     cluster.finish().await
 }
 

@@ -34,8 +34,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let laptop = make(NewDevice::new(bob.clone(), 2))?;
     laptop.publish(20).await?;
     write(&alice, &bob, &[&phone, &laptop]).await?;
-    let shown = laptop.listed();
-    phone.add_device(shown).await?;
+    let code = laptop.pairing_code().to_string();
+    println!("the laptop shows {code}");
+    phone.add_paired(&code.parse()?).await?;
     write(&alice, &bob, &[&phone, &laptop]).await?;
     for event in alice.open_questions()? {
         println!("alice is told: {:?}", event.change);

@@ -58,8 +58,9 @@ pub(super) enum Command {
     Send(Send),
     Inbox(Inbox),
     Trust(Trust),
-    /// Take the device and its public keys off the servers; the home stays as it is.
-    Remove,
+    Pair(Pair),
+    Add(Add),
+    Remove(Remove),
     SafetyNumber(SafetyNumber),
     Export(Export),
     Import(Import),
@@ -183,6 +184,37 @@ pub(super) enum Answer {
         /// Number of the question.
         question: u64,
     },
+}
+
+/// Show the code by which a device with the account key adds this one.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A second device of Carol's, at a third terminal:
+
+  export ONCEKEY_HOME=./carols-laptop
+  oncekey device new --user carol --device 2 --without-account-key
+  oncekey device publish
+  oncekey device pair
+                                              oncekey device add CODE       (in ./carol)")]
+pub(super) struct Pair {
+    /// Draw it as a QR code too.
+    #[arg(long)]
+    pub(super) qr: bool,
+}
+
+/// Sign for another device of yours, which shows a code. Takes the account key.
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// The code that `oncekey device pair` shows on the other.
+    pub(super) code: String,
+}
+
+/// Take a device and its public keys off the servers and off the signed list; its home stays as it
+/// is.
+#[derive(Debug, Args)]
+pub(super) struct Remove {
+    /// Number of a device of yours that is lost, say; this one when absent.
+    pub(super) device: Option<u32>,
 }
 
 /// Show the number that you and another user compare; equal means that nobody is in between.

@@ -9,12 +9,13 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use oncekey_api::{Code, device::Pool};
-use oncekey_client::{ChangeDevicesError, Export, Preset, StatusReport, WriteError, keystore};
+use oncekey_client::{Export, Preset, StatusReport, WriteError, keystore};
 use oncekey_types::{RegistrationId, SignedPreKeyId, UserId, limits};
 use serde::Serialize;
 
 use super::{
     EXPORT_PASSPHRASE, args,
+    devices::Listed,
     home::{Device, Home, Opened},
     passphrase::Source,
     refresh,
@@ -139,18 +140,8 @@ pub(super) async fn status(opened: &Opened, output: &Output) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn remove(device: &Device, output: &Output) -> Result<()> {
-    let number = device.address().device();
-    match device.remove_device(number).await {
-        // The list is another device's to change.
-        Err(ChangeDevicesError::NoAccountKey) => drop(device.remove().await.map_err(explained)?),
-        removed => drop(removed?),
-    }
-    output.show(&Removed { device: number.0 })
-}
-
 /// The error with what to do about it.
-fn explained(error: WriteError) -> anyhow::Error {
+pub(super) fn explained(error: WriteError) -> anyhow::Error {
     let advice = match &error {
         WriteError::StoreIsOld => {
             "if no other copy of it is in use, `oncekey device publish --discard-prekeys` starts \
@@ -200,17 +191,6 @@ impl Display for Made {
             )?;
         }
         write!(f, "next: `oncekey device publish`")
-    }
-}
-
-#[derive(Serialize)]
-struct Removed {
-    device: u32,
-}
-
-impl Display for Removed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "device {} is off the servers; its home is as it was", self.device)
     }
 }
 
@@ -294,7 +274,7 @@ struct Status {
     identity_key: oncekey_api::Base64,
     /// None when it is not registered.
     registered: Option<Registered>,
-    devices: Option<Devices>,
+    devices: Option<Listed>,
     open_questions: usize,
 }
 
@@ -311,12 +291,6 @@ struct Registered {
     missing_secrets: u64,
 }
 
-#[derive(Serialize)]
-struct Devices {
-    position: u64,
-    devices: Vec<u32>,
-}
-
 impl Status {
     fn of(opened: &Opened, registered: Option<&StatusReport>) -> Result<Self> {
         let Opened { device, preset } = opened;
@@ -327,10 +301,7 @@ impl Status {
             preset: preset.to_string(),
             identity_key: (*device.identity().as_bytes()).into(),
             registered: registered.map(|report| Registered::of(report, *preset)),
-            devices: list.map(|list| Devices {
-                position: list.seq().0,
-                devices: list.list().list().devices().iter().map(|it| it.device.0).collect(),
-            }),
+            devices: list.as_ref().map(Listed::of),
             open_questions: device.open_questions()?.len(),
         })
     }
@@ -360,10 +331,7 @@ impl Display for Status {
             None => write!(f, "\nnot registered: `oncekey device publish`")?,
         }
         match &self.devices {
-            Some(Devices { position, devices }) => {
-                let devices: Vec<_> = devices.iter().map(u32::to_string).collect();
-                write!(f, "\ndevice list at position {position}: {}", devices.join(", "))
-            }
+            Some(list) => write!(f, "\n{list}"),
             None => write!(f, "\nno signed device list is known"),
         }
     }

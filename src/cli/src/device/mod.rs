@@ -8,6 +8,7 @@
 
 mod args;
 mod armour;
+mod devices;
 mod home;
 mod inbox;
 mod keys;
@@ -78,7 +79,9 @@ async fn perform(arguments: &Arguments) -> Result<()> {
         Command::Send(send) => send::run(&open()?.device, send, &output).await,
         Command::Inbox(inbox) => inbox::run(&open()?.device, inbox, &output).await,
         Command::Trust(trust) => trust::answer(&open()?.device, trust.answer, &output),
-        Command::Remove => keys::remove(&open()?.device, &output).await,
+        Command::Pair(pair) => devices::pair(&open()?.device, pair, &output),
+        Command::Add(add) => devices::add(&open()?.device, add, &output).await,
+        Command::Remove(remove) => devices::remove(&open()?.device, remove, &output).await,
         Command::SafetyNumber(number) => trust::number(&open()?.device, number, &output).await,
         Command::Plan(plan) => plan::run(plan, &output),
     }
