@@ -3,7 +3,11 @@
 use oncekey_types::{NodeId, ShardId};
 use serde::{Deserialize, Serialize};
 
-/// Reply to `GET` [`CLUSTER`](crate::path::CLUSTER): the cluster as one node sees it.
+/// Query that asks for a [`StateDigest`] of each shard. Dear: for diagnosis.
+pub const WITH_STATE: &str = "state=digest";
+
+/// Reply to `GET` [`CLUSTER`](crate::path::CLUSTER): the cluster as one node sees it. With the query
+/// [`WITH_STATE`] it reads all records of all shards, for a digest of each.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Cluster {
     /// The node that answers.
@@ -43,6 +47,18 @@ pub struct Shard {
     pub voters: Vec<NodeId>,
     /// Nodes that catch up before they vote.
     pub learners: Vec<NodeId>,
+    /// What the replica holds, when it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateDigest>,
+}
+
+/// What a replica holds. Replicas that have applied the same entries hold the same.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StateDigest {
+    /// Index of the last entry applied.
+    pub applied: u64,
+    /// SHA-256 of the records as a snapshot carries them, in hexadecimal.
+    pub sha256: String,
 }
 
 /// `POST` [`CLUSTER_REPLACE`](crate::path::CLUSTER_REPLACE): put a new node in the place of a lost
@@ -56,6 +72,14 @@ pub struct Replace {
     pub old: NodeId,
     /// The new node, started and joining.
     pub new: Member,
+}
+
+/// `PUT` [`FAILPOINT`](crate::path::FAILPOINT): die when the point is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arm {
+    /// Which time, from 1.
+    pub count: u32,
 }
 
 /// Reply to `GET` [`LIVEZ`](crate::path::LIVEZ) and [`READYZ`](crate::path::READYZ) when all is

@@ -39,6 +39,13 @@ pub const CLUSTER: &str = "/v1/cluster";
 /// `POST`, admin: put a new node in the place of a lost one.
 pub const CLUSTER_REPLACE: &str = "/v1/cluster/replace";
 
+/// `GET`, admin, in a build with failpoints only: the names of the points at which a node can be
+/// told to die.
+pub const FAILPOINTS: &str = "/failpoints";
+/// `PUT`, admin, in a build with failpoints only: die the given time that this point is reached.
+/// `DELETE`: do not.
+pub const FAILPOINT: &str = "/failpoints/{name}";
+
 /// Unreserved characters (RFC 3986) except the dot, which alone could be a dot segment.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
 

@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use oncekey_storage::failpoint;
 use oncekey_store::{
     codec::entry,
     command::{Batch, Command, Policy},
@@ -200,6 +201,7 @@ impl Proposer {
     async fn propose(&self, gathered: Gathered) {
         let Gathered { commands, replies, .. } = gathered;
         let batch = Batch { time: self.clock.now(), policy: self.policy, commands };
+        failpoint::BEFORE_PROPOSE.reach();
         let result = match entry::encode(&batch) {
             Ok(bytes) => self.write(bytes).await,
             Err(error) => {

@@ -6,11 +6,21 @@
 //! the same id. So a node that lost its disk, and with it its votes and its log, cannot take part
 //! under its old id.
 //!
+//! A disk can also go back in time, when it is restored from a copy; the incarnation is the same
+//! then. Nodes tell each other how much they have written to their logs, and refuse one that has
+//! written less than it told before. A node that was refused for that notes it on its own disk, and
+//! does not start again: as it goes on writing it would come to look like what it was.
+//!
 //! Leaves out: secrets; an incarnation is no credential.
 
-use std::{collections::BTreeMap, io, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
-use oncekey_storage::disk::Disk;
+use oncekey_storage::{disk::Disk, wal::Wal};
 use oncekey_types::NodeId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -36,12 +46,37 @@ struct Record {
     shards: u16,
     incarnation: Incarnation,
     met: BTreeMap<u64, Incarnation>,
+    /// How much the others had written when that was noted last.
+    #[serde(default)]
+    progress: BTreeMap<u64, Progress>,
+    /// Others know that this disk was further.
+    #[serde(default)]
+    went_back: bool,
+}
+
+/// How much a node has durably written to its log, in batches, which only grows.
+///
+/// What a node tells can be overtaken on the way by what it tells later. So only what it had when
+/// it opened the log is held against what it told before, and only by a later life of its process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Drawn at each start of the process.
+    pub(crate) life: u64,
+    /// When the log was opened in this life.
+    pub(crate) opened: u64,
+    /// Now.
+    pub(crate) written: u64,
 }
 
 /// The identity of this node; written through to disk.
 pub(crate) struct Identity {
     disk: Arc<dyn Disk>,
     record: Mutex<Record>,
+    /// How much the others have written, as they told.
+    heard: Mutex<BTreeMap<u64, Progress>>,
+    life: u64,
+    /// Tells how much this node has written, with what it had when it was opened.
+    log: OnceLock<(Wal, u64)>,
 }
 
 /// A node came with another incarnation than it had when it was met.
@@ -51,11 +86,22 @@ pub(crate) struct OtherIncarnation {
     pub(crate) node: NodeId,
 }
 
+/// A node came with less in its log than it told before.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("node {node} came with {now} batches in its log and had told of {before}")]
+pub(crate) struct WentBack {
+    pub(crate) node: NodeId,
+    pub(crate) now: u64,
+    pub(crate) before: u64,
+}
+
 /// Why a node was not noted as met.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MeetError {
     #[error(transparent)]
     OtherIncarnation(#[from] OtherIncarnation),
+    #[error(transparent)]
+    WentBack(#[from] WentBack),
     #[error("the identity of the node cannot be written")]
     Write(#[from] io::Error),
 }
@@ -80,6 +126,8 @@ impl Identity {
                     shards,
                     incarnation: Incarnation(rand::random()),
                     met: BTreeMap::new(),
+                    progress: BTreeMap::new(),
+                    went_back: false,
                 };
                 write(&*disk, &record).map_err(|error| {
                     StartError::Identity(format!("cannot write {}: {error}", path.display()))
@@ -93,7 +141,28 @@ impl Identity {
                 )));
             }
         };
-        Ok(Self { disk, record: Mutex::new(record) })
+        let heard = Mutex::new(record.progress.clone());
+        Ok(Self {
+            disk,
+            record: Mutex::new(record),
+            heard,
+            life: rand::random(),
+            log: OnceLock::new(),
+        })
+    }
+
+    /// Tells others from now on how far `log` is.
+    pub(crate) fn follow(&self, log: Wal) {
+        let opened = log.progress();
+        // A node opens its log once.
+        let _ = self.log.set((log, opened));
+    }
+
+    /// How much this node has written to its log.
+    pub(crate) fn progress(&self) -> Progress {
+        let (opened, written) =
+            self.log.get().map_or((0, 0), |(log, opened)| (*opened, log.progress()));
+        Progress { life: self.life, opened, written }
     }
 
     pub(crate) fn node(&self) -> NodeId {
@@ -119,10 +188,25 @@ impl Identity {
 
     /// Notes that `node` was met, on disk before it returns. Blocks for one sync at the first
     /// meeting.
-    pub(crate) fn meet(&self, node: NodeId, incarnation: Incarnation) -> Result<(), MeetError> {
+    pub(crate) fn meet(
+        &self,
+        node: NodeId,
+        incarnation: Incarnation,
+        progress: Progress,
+    ) -> Result<(), MeetError> {
         let mut record = self.record.lock();
         match record.met.get(&node.0) {
-            Some(known) if *known == incarnation => Ok(()),
+            Some(known) if *known == incarnation => {
+                let before = self.heard.lock().get(&node.0).copied();
+                if let Some(Progress { life, written: before, .. }) = before
+                    && life != progress.life
+                    && progress.opened < before
+                {
+                    return Err(WentBack { node, now: progress.opened, before }.into());
+                }
+                self.heard(node, progress);
+                Ok(())
+            }
             Some(_) => Err(OtherIncarnation { node }.into()),
             None => {
                 let mut next = record.clone();
@@ -133,6 +217,48 @@ impl Identity {
             }
         }
     }
+}
+
+impl Identity {
+    /// Notes in memory how much `node` has written.
+    pub(crate) fn heard(&self, node: NodeId, progress: Progress) {
+        let mut heard = self.heard.lock();
+        let known = heard.entry(node.0).or_insert(progress);
+        if progress.written >= known.written {
+            *known = progress;
+        }
+    }
+
+    /// Notes on disk what was heard since the last time. Blocks for a sync if there is anything.
+    pub(crate) fn keep_progress(&self) -> io::Result<()> {
+        let heard = self.heard.lock().clone();
+        let mut record = self.record.lock();
+        if record.progress == heard {
+            return Ok(());
+        }
+        let next = Record { progress: heard, ..record.clone() };
+        write(&*self.disk, &next)?;
+        *record = next;
+        Ok(())
+    }
+
+    /// Notes on disk that this disk went back in time, so that the node does not start again.
+    pub(crate) fn went_back(&self) -> io::Result<()> {
+        let mut record = self.record.lock();
+        let next = Record { went_back: true, ..record.clone() };
+        write(&*self.disk, &next)?;
+        *record = next;
+        Ok(())
+    }
+}
+
+/// What an operator is told of a node whose disk went back in time.
+pub(crate) fn went_back_advice(node: NodeId) -> String {
+    format!(
+        "the disk of node {node} went back in time, as when an old copy of it was restored; such a \
+         node must not vote under its old id: give it an empty disk and a new node id and let it \
+         replace node {node}"
+    )
 }
 
 fn parse(
@@ -169,6 +295,9 @@ fn parse(
              shards is set when a cluster is created",
             record.shards
         )));
+    }
+    if record.went_back {
+        return Err(refuse(went_back_advice(node)));
     }
     Ok(record)
 }
@@ -215,7 +344,7 @@ mod tests {
     fn an_identity_survives_a_restart() {
         let disk = SimDisk::new();
         let first = open(&disk);
-        first.meet(NodeId(2), Incarnation(7)).unwrap();
+        first.meet(NodeId(2), Incarnation(7), first_life(9)).unwrap();
         let second = open(&disk);
         assert_eq!(second.incarnation(), first.incarnation());
         assert_eq!(second.met(), [2]);
@@ -224,11 +353,11 @@ mod tests {
     #[test]
     fn a_node_with_another_disk_is_refused_even_after_a_restart() {
         let disk = SimDisk::new();
-        open(&disk).meet(NodeId(2), Incarnation(7)).unwrap();
+        open(&disk).meet(NodeId(2), Incarnation(7), first_life(9)).unwrap();
         let identity = open(&disk);
-        assert!(identity.meet(NodeId(2), Incarnation(7)).is_ok());
+        assert!(identity.meet(NodeId(2), Incarnation(7), first_life(9)).is_ok());
         assert!(matches!(
-            identity.meet(NodeId(2), Incarnation(8)),
+            identity.meet(NodeId(2), Incarnation(8), first_life(9)),
             Err(MeetError::OtherIncarnation(_))
         ));
     }
@@ -249,7 +378,7 @@ mod tests {
             let identity = open(&disk);
             let incarnation = identity.incarnation();
             disk.crash_at(disk.operations() + operation);
-            let met = identity.meet(NodeId(2), Incarnation(7)).is_ok();
+            let met = identity.meet(NodeId(2), Incarnation(7), first_life(9)).is_ok();
             disk.power_cut(Tear::Nothing);
             let again = open(&disk);
             assert_eq!(again.incarnation(), incarnation, "cut at operation {operation}");
@@ -257,7 +386,49 @@ mod tests {
                 assert_eq!(again.met(), [2], "cut at operation {operation}");
                 return;
             }
-            again.meet(NodeId(2), Incarnation(7)).unwrap();
+            again.meet(NodeId(2), Incarnation(7), first_life(9)).unwrap();
         }
+    }
+
+    fn first_life(written: u64) -> Progress {
+        Progress { life: 1, opened: 3, written }
+    }
+
+    #[test]
+    fn a_node_whose_disk_went_back_is_refused() {
+        let disk = SimDisk::new();
+        let identity = open(&disk);
+        identity.meet(NodeId(2), Incarnation(7), first_life(3)).unwrap();
+        identity.heard(NodeId(2), first_life(12));
+        let meet = |identity: &Identity, opened| {
+            let progress = Progress { life: 2, opened, written: 20 };
+            identity.meet(NodeId(2), Incarnation(7), progress)
+        };
+        assert!(matches!(meet(&identity, 11), Err(MeetError::WentBack(_))));
+
+        identity.keep_progress().unwrap();
+        let again = open(&disk);
+        assert!(matches!(meet(&again, 11), Err(MeetError::WentBack(_))), "after a restart");
+        assert!(meet(&again, 12).is_ok());
+    }
+
+    #[test]
+    fn a_greeting_that_was_overtaken_is_no_old_disk() {
+        let disk = SimDisk::new();
+        let identity = open(&disk);
+        identity.meet(NodeId(2), Incarnation(7), first_life(3)).unwrap();
+        identity.heard(NodeId(2), first_life(12));
+        identity.meet(NodeId(2), Incarnation(7), first_life(5)).unwrap();
+
+        // The asked node restarts meanwhile, and knows what it noted.
+        identity.keep_progress().unwrap();
+        open(&disk).meet(NodeId(2), Incarnation(7), first_life(5)).unwrap();
+    }
+
+    #[test]
+    fn a_node_that_was_refused_for_its_disk_does_not_start_again() {
+        let disk = SimDisk::new();
+        open(&disk).went_back().unwrap();
+        assert!(try_open(&disk, "test", 1, 4).is_none());
     }
 }

@@ -43,6 +43,8 @@ pub use config::{Member, NodeConfig, Timing};
 pub use environment::Environment;
 pub use error::{Fault, ReplaceError, StartError, SubmitError};
 pub use node::Node;
+#[cfg(feature = "failpoints")]
+pub use oncekey_storage::failpoint;
 pub use oncekey_storage::{state::EngineKind, wal::WalStats};
 pub use router::{Committed, LocalRead, Read};
 pub use status::{NodeStatus, ShardStatus};

@@ -131,7 +131,8 @@ pub(crate) async fn run(
                 asked.remove(&node);
                 let broken = matches!(answer, Err(CallError::Closed));
                 match answer {
-                    Ok(Response::Pong { leads }) => {
+                    Ok(Response::Pong { leads, progress }) => {
+                        pool.told(node, progress);
                         let leads: BTreeSet<ShardId> = leads.into_iter().map(ShardId).collect();
                         contact(node, &leads);
                         liveness.heard(node, leads);

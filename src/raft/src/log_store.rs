@@ -15,7 +15,10 @@ use std::{
     sync::Arc,
 };
 
-use oncekey_storage::wal::{Done, GroupId, RecoveredGroup, Wal};
+use oncekey_storage::{
+    failpoint,
+    wal::{Done, GroupId, RecoveredGroup, Wal},
+};
 use openraft::{
     OptionalSend, RaftLogReader,
     storage::{IOFlushed, LogState, RaftLogStorage},
@@ -174,8 +177,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let bytes = codec::encode_vote(vote).map_err(|error| self.faults.raise_io(&error))?;
         let (done, durable) = self.waiter();
+        failpoint::BEFORE_VOTE.reach();
         self.wal.save_vote(self.group, bytes, done);
         durable.await?;
+        failpoint::AFTER_VOTE.reach();
         self.positions.lock().vote = Some(*vote);
         Ok(())
     }
@@ -252,4 +257,83 @@ fn half_open(range: &impl RangeBounds<u64>) -> Range<u64> {
         Bound::Unbounded => u64::MAX,
     };
     start..end
+}
+
+#[cfg(test)]
+mod tests {
+    use oncekey_storage::{
+        disk::{SimDisk, Tear},
+        wal::WalOptions,
+    };
+    use tokio_test::{assert_pending, assert_ready, task};
+
+    use super::*;
+
+    const GROUP: GroupId = GroupId(0);
+
+    /// A log on `disk` that is written when the test says so.
+    fn open(disk: &SimDisk) -> (Wal, LogStore) {
+        let options = WalOptions::default();
+        let opened =
+            Wal::open_without_thread(Arc::new(disk.mount()), options, |_| (), || ()).unwrap();
+        let (wal, recovery) = opened;
+        let recovered = recovery.groups.get(&GROUP);
+        let store = LogStore::new(GROUP, wal.clone(), recovered, FaultSink::default()).unwrap();
+        (wal, store)
+    }
+
+    #[test]
+    fn a_vote_is_given_when_it_is_durable_and_not_a_step_before() {
+        let disk = SimDisk::new();
+        let (wal, mut store) = open(&disk);
+        let mut reader = store.clone();
+        let vote = Vote::new(3, 1);
+        {
+            let mut saving = task::spawn(store.save_vote(&vote));
+            assert_pending!(saving.poll());
+            let mut reading = task::spawn(reader.read_vote());
+            assert_eq!(assert_ready!(reading.poll()).unwrap(), None, "nobody may see it yet");
+            assert!(!saving.is_woken());
+
+            assert!(wal.work());
+            assert!(saving.is_woken(), "whoever waits for the vote is told");
+            assert_ready!(saving.poll()).unwrap();
+        }
+        disk.power_cut(Tear::Nothing);
+        let (_, mut after) = open(&disk);
+        let mut reading = task::spawn(after.read_vote());
+        assert_eq!(assert_ready!(reading.poll()).unwrap(), Some(vote));
+    }
+
+    #[test]
+    fn votes_that_wait_together_become_durable_in_their_order() {
+        let disk = SimDisk::new();
+        let (wal, mut first) = open(&disk);
+        let mut second = first.clone();
+        let (earlier, later) = (Vote::new(3, 1), Vote::new(4, 2));
+        let mut saving = task::spawn(first.save_vote(&earlier));
+        let mut saving_too = task::spawn(second.save_vote(&later));
+        assert_pending!(saving.poll());
+        assert_pending!(saving_too.poll());
+        assert!(wal.work());
+        assert_ready!(saving.poll()).unwrap();
+        assert_ready!(saving_too.poll()).unwrap();
+        drop((saving, saving_too));
+        disk.power_cut(Tear::Nothing);
+        let (_, mut after) = open(&disk);
+        assert_eq!(assert_ready!(task::spawn(after.read_vote()).poll()).unwrap(), Some(later));
+    }
+
+    #[test]
+    fn a_vote_that_is_lost_with_the_power_was_never_given() {
+        let disk = SimDisk::new();
+        let (_wal, mut store) = open(&disk);
+        let vote = Vote::new(3, 1);
+        let mut saving = task::spawn(store.save_vote(&vote));
+        assert_pending!(saving.poll());
+        disk.power_cut(Tear::Nothing);
+        assert_pending!(saving.poll());
+        let (_, mut after) = open(&disk);
+        assert_eq!(assert_ready!(task::spawn(after.read_vote()).poll()).unwrap(), None);
+    }
 }

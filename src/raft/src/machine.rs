@@ -12,7 +12,10 @@
 use std::io;
 
 use futures_util::{Stream, TryStreamExt};
-use oncekey_storage::state::{EngineError, ShardReader, ShardSpace, ShardView, StateEngine};
+use oncekey_storage::{
+    failpoint,
+    state::{EngineError, ShardReader, ShardSpace, ShardView, StateEngine},
+};
 use oncekey_store::{
     codec::entry,
     command::Command,
@@ -154,8 +157,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
+            failpoint::BEFORE_APPLY.reach();
             let outcomes =
                 self.apply_entry(&entry).map_err(|error| self.faults.raise_io(&*error))?;
+            failpoint::BEFORE_OUTCOME.reach();
             if let Some(responder) = responder {
                 responder.send(outcomes);
             }
@@ -174,6 +179,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         snapshot: ShardSnapshot,
     ) -> Result<(), io::Error> {
         let space = self.space.clone();
+        failpoint::BEFORE_INSTALL.reach();
         let installed = self.blocking.run(move || transfer::install(&space, snapshot)).await;
         match installed.map_err(io::Error::other)? {
             Ok(header) => {
@@ -206,7 +212,9 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         let checkpoint = move || -> Result<StateHeader, BoxError> {
             // Read first: what is committed before the checkpoint is durable after it.
             let header = read_header(&space)?;
+            failpoint::BEFORE_CHECKPOINT.reach();
             space.checkpoint()?;
+            failpoint::AFTER_CHECKPOINT.reach();
             Ok(header)
         };
         let built = self.blocking.run(checkpoint).await.map_err(io::Error::other)?;

@@ -129,6 +129,7 @@ impl Node {
             router.shards.values().cloned().collect(),
         ));
         tasks.spawn(upkeep::run(
+            Arc::clone(&disk.identity),
             disk.wal.clone(),
             router.shards.clone(),
             transfers,

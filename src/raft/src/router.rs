@@ -11,6 +11,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use oncekey_storage::failpoint;
 use oncekey_store::{
     command::Command,
     outcome::Outcome,
@@ -110,6 +111,7 @@ impl Router {
             shard.forwarder.submit(leader, command.clone(), left).await
         };
         let ((outcome, index), leader) = self.ask_leader(shard, deadline, attempt).await?;
+        failpoint::BEFORE_REPLY.reach();
         Ok(Committed { outcome, shard: shard.id, index, leader })
     }
 

@@ -193,7 +193,10 @@ impl Service for Services {
             }),
             Request::OpenSnapshot { shard } => Box::pin(self.open_snapshot(shard)),
             Request::PullSnapshot { transfer } => Box::pin(self.pull_snapshot(transfer)),
-            Request::Ping => Box::pin(async move { Response::Pong { leads: self.leads() } }),
+            Request::Ping => Box::pin(async move {
+                let (leads, progress) = (self.leads(), self.identity.progress());
+                Response::Pong { leads, progress }
+            }),
             Request::Acquaintances => Box::pin(async move {
                 Response::Acquaintances { met: self.identity.met(), members: self.pool.known() }
             }),

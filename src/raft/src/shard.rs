@@ -122,12 +122,14 @@ impl Shard {
         }
     }
 
-    /// Reads from this replica as it is, with the index of the last entry applied before the read.
+    /// Reads from this replica as it is, with the index of the last entry that it has applied. Both
+    /// are of one moment: what Raft says of itself may be behind the state.
     pub(crate) fn query_replica(&self, query: &Query) -> Result<(Answer, LogIndex), Fault> {
-        let applied = self.raft.metrics().borrow_watched().last_applied;
-        let index = LogIndex(applied.map_or(0, |log_id| log_id.index));
-        match query::answer(&Records(&self.space.read()), query) {
-            Ok(answer) => Ok((answer, index)),
+        let reader = self.space.read();
+        let header = reader.header().map(decode_header).transpose();
+        let header = header.map_err(|error| self.fault(&error))?.unwrap_or_default();
+        match query::answer(&Records(&reader), query) {
+            Ok(answer) => Ok((answer, LogIndex(header.applied_index()))),
             Err(error) => Err(self.fault(&error)),
         }
     }

@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     error::{Fault, FaultSink, chain},
+    identity::Identity,
     shard::Shard,
     transfer::OpenTransfers,
 };
@@ -22,9 +23,12 @@ use crate::{
 /// Segments of the write-ahead log above which shards are asked to purge.
 const SEGMENTS_MAX: u64 = 3;
 const EVERY: Duration = Duration::from_millis(500);
+/// Rounds after which is written down how far the other nodes are.
+const PROGRESS_EVERY: u64 = 20;
 
 /// Looks after `shards` until dropped.
 pub(crate) async fn run(
+    identity: Arc<Identity>,
     wal: Wal,
     shards: BTreeMap<ShardId, Arc<Shard>>,
     transfers: OpenTransfers,
@@ -32,9 +36,14 @@ pub(crate) async fn run(
 ) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for round in 1u64.. {
         ticks.tick().await;
         transfers.sweep();
+        if round % PROGRESS_EVERY == 0
+            && let Err(error) = identity.keep_progress()
+        {
+            faults.raise(&Fault::new(format!("the identity cannot be written: {error}")));
+        }
         for shard in shards.values() {
             let stopped = shard.raft.metrics().borrow_watched().running_state.clone().err();
             if let Some(error) = stopped {

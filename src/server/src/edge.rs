@@ -23,6 +23,8 @@ use axum::{
 use oncekey_api::{Code, Problem, path};
 use tracing::Instrument as _;
 
+#[cfg(feature = "failpoints")]
+use crate::handlers::failpoints;
 use crate::{
     app::App,
     handlers::{admin, bundles, devices, events, reports, users},
@@ -54,12 +56,17 @@ pub(crate) fn public(app: Arc<App>) -> Router {
 
 /// The routes for operators. They stay open when the node is overloaded.
 pub(crate) fn admin(app: Arc<App>) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route(path::LIVEZ, get(admin::livez))
         .route(path::READYZ, get(admin::readyz))
         .route(path::METRICS, get(admin::metrics))
         .route(path::CLUSTER, get(admin::cluster))
-        .route(path::CLUSTER_REPLACE, post(admin::replace))
+        .route(path::CLUSTER_REPLACE, post(admin::replace));
+    #[cfg(feature = "failpoints")]
+    let routes = routes
+        .route(path::FAILPOINTS, get(failpoints::list))
+        .route(path::FAILPOINT, put(failpoints::arm).delete(failpoints::disarm));
+    routes
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&app), observe))

@@ -8,6 +8,7 @@
 //! layer and the state machine own their formats. This is the only crate that names fjall or sled.
 
 pub mod disk;
+pub mod failpoint;
 mod machine;
 pub mod state;
 pub mod wal;

@@ -155,6 +155,7 @@ impl Greeter {
                 HelloReply::Welcome {
                     node: self.identity.node().0,
                     incarnation: self.identity.incarnation(),
+                    progress: self.identity.progress(),
                     member: self.me.clone(),
                 },
                 Ok((node, hello.member)),
@@ -190,11 +191,15 @@ impl Greeter {
         if hello.node == me {
             return refuse(format!("node id {me} is taken by the node that answers"));
         }
-        match self.identity.meet(NodeId(hello.node), hello.incarnation) {
+        match self.identity.meet(NodeId(hello.node), hello.incarnation, hello.progress) {
             Ok(()) => Ok(()),
             Err(MeetError::OtherIncarnation(error)) => {
                 tracing::warn!(%error, "a node was turned away");
                 Err(HelloReply::OtherIncarnation)
+            }
+            Err(MeetError::WentBack(error)) => {
+                tracing::warn!(%error, "a node was turned away");
+                Err(HelloReply::WentBack)
             }
             Err(MeetError::Write(error)) => {
                 self.faults.raise(&Fault::new(format!("the identity cannot be written: {error}")));

@@ -184,3 +184,108 @@ pub(crate) fn split(stream: Box<dyn Stream>) -> (FrameReader, FrameWriter) {
     let (read, write) = stream.into_halves();
     (FramedRead::new(read, wire::frames()), FramedWrite::new(write, wire::frames()))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_test::{
+        assert_pending, assert_ready,
+        io::{Builder, Handle},
+        task,
+    };
+
+    use super::*;
+    use crate::identity::Progress;
+
+    const PROGRESS: Progress = Progress { life: 1, opened: 1, written: 1 };
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// A frame as it is on the wire.
+    fn frame(message: &impl serde::Serialize) -> Vec<u8> {
+        let body = wire::encode(message).unwrap();
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        [&length[..], &body].concat()
+    }
+
+    fn ping(id: u64) -> Vec<u8> {
+        frame(&Envelope { id, body: Request::Ping })
+    }
+
+    fn pong(id: u64, shard: u16) -> Vec<u8> {
+        let body = Response::Pong { leads: vec![shard], progress: PROGRESS };
+        frame(&Envelope { id, body })
+    }
+
+    /// A link over a scripted connection, which fails when the link strays from the script.
+    fn link(script: &mut Builder) -> (Link, Handle) {
+        let (stream, handle) = script.build_with_handle();
+        let (read, write) = tokio::io::split(stream);
+        let reader: ReadHalf = Box::new(read);
+        let writer: WriteHalf = Box::new(write);
+        let reader = FramedRead::new(reader, wire::frames());
+        (Link::new(reader, FramedWrite::new(writer, wire::frames())), handle)
+    }
+
+    /// Asks, and says which shard the answer names.
+    async fn asked(link: &Link) -> Option<u16> {
+        match link.call(Request::Ping, PATIENCE).await {
+            Ok(Response::Pong { leads, .. }) => leads.first().copied(),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_in_any_order_reach_whoever_asked() {
+        let mut script = Builder::new();
+        script.write(&ping(0)).write(&ping(1)).read(&pong(1, 71)).read(&pong(0, 70));
+        let (link, _handle) = link(&mut script);
+        assert_eq!(tokio::join!(asked(&link), asked(&link)), (Some(70), Some(71)));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_byte_by_byte_is_complete_with_the_last_one() {
+        let (link, mut handle) = link(Builder::new().write(&ping(0)));
+        let mut call = task::spawn(asked(&link));
+        assert_pending!(call.poll());
+        let answer = pong(0, 7);
+        for byte in &answer {
+            assert_pending!(call.poll());
+            handle.read(&[*byte]);
+            settle().await;
+        }
+        assert!(call.is_woken());
+        assert_eq!(assert_ready!(call.poll()), Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_cannot_be_read_ends_every_call() {
+        let mut script = Builder::new();
+        script.write(&ping(0)).read(&[0, 0, 0, 3, 0xff, 0xff, 0xff]);
+        let (link, _handle) = link(&mut script);
+        let answer = link.call(Request::Ping, PATIENCE).await;
+        assert!(matches!(answer, Err(CallError::Closed)));
+        assert!(link.is_closed());
+        assert!(matches!(link.call(Request::Ping, PATIENCE).await, Err(CallError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_a_call_that_was_given_up_disturbs_nobody() {
+        let (link, mut handle) = link(Builder::new().write(&ping(0)).write(&ping(1)));
+        {
+            let mut given_up = task::spawn(asked(&link));
+            assert_pending!(given_up.poll());
+        }
+        let mut call = task::spawn(asked(&link));
+        assert_pending!(call.poll());
+        settle().await;
+        handle.read(&pong(0, 70)).read(&pong(1, 71));
+        settle().await;
+        assert_eq!(assert_ready!(call.poll()), Some(71));
+    }
+
+    /// Lets the tasks of the link do what they can.
+    async fn settle() {
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -20,7 +20,7 @@ use crate::{
     config::Member,
     environment::Network,
     error::{Fault, FaultSink},
-    identity::Identity,
+    identity::{Identity, Progress, went_back_advice},
 };
 
 /// Shortest time between two attempts to reach the same node.
@@ -63,6 +63,11 @@ impl PeerPool {
         }
         let peer = Arc::clone(self.peers.lock().entry(node).or_default());
         member.clone_into(&mut peer.member.lock());
+    }
+
+    /// Notes how much `node` has written to its log, as it told.
+    pub(crate) fn told(&self, node: u64, progress: Progress) {
+        self.identity.heard(NodeId(node), progress);
     }
 
     /// Says where `node` was last seen by another node; what this one knows itself is kept.
@@ -176,6 +181,7 @@ impl PeerPool {
             shards: self.identity.shards(),
             node: self.identity.node().0,
             incarnation: self.identity.incarnation(),
+            progress: self.identity.progress(),
             to: node,
             member: self.me.clone(),
         };
@@ -187,12 +193,13 @@ impl PeerPool {
             None => return Err(format!("{address} closed the connection")),
         };
         match wire::decode(&frame).map_err(|error| error.to_string())? {
-            HelloReply::Welcome { node: found, incarnation, member } => {
+            HelloReply::Welcome { node: found, incarnation, progress, member } => {
                 if node.is_some_and(|node| node != found) {
                     return Err(format!("{address} is node {found}"));
                 }
                 let found = NodeId(found);
-                self.identity.meet(found, incarnation).map_err(|error| error.to_string())?;
+                let met = self.identity.meet(found, incarnation, progress);
+                met.map_err(|error| error.to_string())?;
                 Ok((found, member, Link::new(reader, writer)))
             }
             HelloReply::Refused { reason } => Err(format!("{address} refused: {reason}")),
@@ -203,6 +210,14 @@ impl PeerPool {
                      vote under its old id: give it a new node id and let it replace node {me}"
                 )));
                 Err("this node has lost its disk".to_owned())
+            }
+            HelloReply::WentBack => {
+                if let Err(error) = self.identity.went_back() {
+                    let error = format!("the identity cannot be written: {error}");
+                    self.faults.raise(&Fault::new(error));
+                }
+                self.faults.raise(&Fault::new(went_back_advice(self.identity.node())));
+                Err("the disk of this node went back in time".to_owned())
             }
         }
     }

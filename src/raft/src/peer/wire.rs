@@ -26,13 +26,13 @@ use tokio_util::codec::LengthDelimitedCodec;
 
 use crate::{
     config::Member,
-    identity::Incarnation,
+    identity::{Incarnation, Progress},
     members::{ReplaceFailure, Replacement},
     type_config::{TypeConfig, Vote},
 };
 
 /// Version of everything in this file. Stable, never reuse.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// The first frame of the side that dials.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,6 +42,7 @@ pub(crate) struct Hello {
     pub(crate) shards: u16,
     pub(crate) node: u64,
     pub(crate) incarnation: Incarnation,
+    pub(crate) progress: Progress,
     /// Whom the dialling side believes to have reached.
     pub(crate) to: Option<u64>,
     /// How the dialling side is reached.
@@ -54,6 +55,7 @@ pub(crate) enum HelloReply {
     Welcome {
         node: u64,
         incarnation: Incarnation,
+        progress: Progress,
         member: Member,
     },
     /// The two do not belong together, with the reason.
@@ -62,6 +64,8 @@ pub(crate) enum HelloReply {
     },
     /// The dialling node lost its disk and must not go on under its id.
     OtherIncarnation,
+    /// The disk of the dialling node went back in time, and it must not go on under its id.
+    WentBack,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -127,6 +131,7 @@ pub(crate) enum Response {
     },
     Pong {
         leads: Vec<u16>,
+        progress: Progress,
     },
     Acquaintances {
         met: Vec<u64>,

@@ -1,19 +1,20 @@
 //! What an operator reads and asks, on the admin listener.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
-    extract::State,
+    extract::{RawQuery, State},
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use oncekey_api::{
     Code, Problem,
-    cluster::{Cluster, Health, Member, Replace, Shard},
+    cluster::{Cluster, Health, Member, Replace, Shard, StateDigest, WITH_STATE},
     problem::Members,
 };
 use oncekey_raft::{NodeStatus, ReplaceError, ShardStatus};
+use oncekey_types::LogIndex;
 use tokio::time::Instant;
 
 use crate::{
@@ -79,20 +80,47 @@ pub(crate) async fn metrics(State(app): Shared) -> Result<Response, Rejection> {
 }
 
 /// `GET /v1/cluster`
-pub(crate) async fn cluster(State(app): Shared) -> Json<Cluster> {
+pub(crate) async fn cluster(
+    State(app): Shared,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Cluster>, Rejection> {
+    let mut states = match query.as_deref() {
+        None | Some("") => BTreeMap::new(),
+        Some(WITH_STATE) => {
+            let node = app.node.clone();
+            let digests = tokio::task::spawn_blocking(move || node.digests());
+            let digests = digests.await.map_err(|_| internal())?.map_err(|_| internal())?;
+            digests.into_iter().map(|(shard, applied, state)| (shard, (applied, state))).collect()
+        }
+        Some(_) => {
+            let detail = format!("the one query known here is {WITH_STATE}");
+            return Err(Problem::new(Code::MalformedQuery, detail).into());
+        }
+    };
     let status = app.node.status();
-    Json(Cluster {
+    Ok(Json(Cluster {
         node: status.node,
         members: status
             .members
             .into_iter()
             .map(|(id, member)| Member { id, peer: member.peer, public: member.public })
             .collect(),
-        shards: status.shards.into_iter().map(shard).collect(),
-    })
+        shards: status
+            .shards
+            .into_iter()
+            .map(|status| {
+                let state = states.remove(&status.shard);
+                shard(status, state)
+            })
+            .collect(),
+    }))
 }
 
-fn shard(status: ShardStatus) -> Shard {
+fn shard(status: ShardStatus, state: Option<(LogIndex, [u8; 32])>) -> Shard {
+    let state = state.map(|(applied, digest)| StateDigest {
+        applied: applied.0,
+        sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+    });
     Shard {
         shard: status.shard,
         leader: status.leader,
@@ -101,6 +129,7 @@ fn shard(status: ShardStatus) -> Shard {
         applied: status.applied.0,
         voters: status.voters,
         learners: status.learners,
+        state,
     }
 }
 

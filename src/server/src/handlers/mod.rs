@@ -6,5 +6,7 @@ pub(crate) mod admin;
 pub(crate) mod bundles;
 pub(crate) mod devices;
 pub(crate) mod events;
+#[cfg(feature = "failpoints")]
+pub(crate) mod failpoints;
 pub(crate) mod reports;
 pub(crate) mod users;

@@ -20,6 +20,7 @@ use super::segment::{Checkpoint, FileName, SegmentHeader};
 use super::shared::{Job, Request, Shared, Work};
 use super::{Done, GroupId, WalFault, WalOptions};
 use crate::disk::{Disk, DiskFile};
+use crate::failpoint;
 
 /// Room that every batch leaves in its segment, for the seal.
 const SEAL_BYTES: u64 = BATCH_HEADER_BYTES as u64;
@@ -142,9 +143,11 @@ impl Committer {
             waiting.extend(job.done);
         }
         items.extend(committed_items(committed));
+        failpoint::BEFORE_LOG_WRITE.reach();
         if let Err(fault) = self.write(BatchKind::Data, &items) {
             return (Err(fault), waiting);
         }
+        failpoint::BEFORE_LOG_ACK.reach();
         let mut waiting = waiting.into_iter();
         for done in waiting.by_ref() {
             if catch_unwind(AssertUnwindSafe(|| done(Ok(())))).is_err() {
@@ -208,6 +211,7 @@ impl Committer {
             .file
             .write_all_at(&self.buffer, self.active.position)
             .map_err(|error| fault("writing", FileName::Segment(self.active.id), error))?;
+        failpoint::BEFORE_LOG_SYNC.reach();
         self.sync(&self.active.file, FileName::Segment(self.active.id))?;
         self.active.allocated = allocated;
         self.active.position = end;
@@ -231,6 +235,7 @@ impl Committer {
                 Record::Vote(_) | Record::Committed(_) => {}
             }
         }
+        state.stats.progress = self.sequence;
         state.stats.batches += 1;
         state.stats.records += items.len() as u64;
     }

@@ -225,6 +225,9 @@ pub struct WalStats {
     pub segments: u64,
     /// Their bytes on disk; spare files come on top.
     pub bytes: u64,
+    /// Batches written since the log was made: grows with every write, through restarts. What is
+    /// told here is durable.
+    pub progress: u64,
     /// Batches written since the log was opened.
     pub batches: u64,
     /// Syncs of a file or directory since the log was opened.
@@ -407,6 +410,12 @@ impl Wal {
             cached_bytes: state.index.cached_bytes() as u64,
             ..state.stats
         }
+    }
+
+    /// [`WalStats::progress`] alone.
+    #[must_use]
+    pub fn progress(&self) -> u64 {
+        self.inner.shared.lock().stats.progress
     }
 
     /// Writes what is queued and ends the committer. Later calls get [`WalFault::Closed`]; reading
