@@ -4,15 +4,37 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use oncekey_cluster::check::Invariant;
+#[cfg(target_os = "linux")]
+use oncekey_cluster::{Engine, chaos::Fault};
 
 const EXAMPLES: &str = "\
 Examples:
+  oncekey-cluster chaos --minutes 10
+      Ten minutes of kills, power cuts, partitions and all the rest.
+  oncekey-cluster chaos --power-cuts 1000
+      A thousand power cuts.
   oncekey-cluster check history.jsonl
       Judge a history that a test, a demo or another harness has recorded.
   oncekey-cluster check history.jsonl --require conservation,witness
       The same; fail as well when one of these could not be judged.
   oncekey-cluster check history.jsonl --json | jq '.findings[] | select(.violated > 0)'
       Only what is broken.";
+
+#[cfg(target_os = "linux")]
+const AFTER_CHAOS: &str = "\
+Every node is a process with a network namespace, an address and an ext4 file system of its own;
+namespaces, mounts and processes end with the command, whatever happens to it. Needs root, iproute2,
+iptables, e2fsprogs and xfsprogs; clocks are moved when libfaketime is installed.
+
+Each round makes a new cluster, brings about one fault after the other under load, heals all,
+settles what is open, drains the pools and judges the history. The report is in DIR/report.md and
+DIR/report.json; a round that was bad stays in DIR with its history and logs.
+
+Exit code:
+  0  enough was done and nothing was wrong
+  1  an invariant is broken, a node ended by itself, or a cluster did not come back
+  2  the run could not be done here, a kind of fault was never brought about, or too few fetches
+     were answered";
 
 const AFTER_CHECK: &str = "\
 A history is a file of JSON lines: what clients asked, what they were answered and when, what was
@@ -52,8 +74,69 @@ pub(crate) struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Do everything to real nodes that can happen to them, and judge what their clients saw.
+    #[cfg(target_os = "linux")]
+    Chaos(Chaos),
     /// Judge a recorded history.
     Check(Check),
+}
+
+/// Do everything to real nodes that can happen to them.
+#[cfg(target_os = "linux")]
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = AFTER_CHAOS)]
+pub(crate) struct Chaos {
+    /// How long to bring about faults, in minutes.
+    #[arg(long, value_name = "N", default_value_t = 0.0)]
+    pub(crate) minutes: f64,
+
+    /// Power cuts in rounds that have nothing else, at a high rate.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) power_cuts: usize,
+
+    /// Nodes of a cluster.
+    #[arg(long, value_name = "3|5", default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=9))]
+    pub(crate) nodes: u16,
+
+    /// What decides what is done; any when not said.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+
+    /// Only these faults, separated by commas.
+    #[arg(long, value_name = "FAULTS", value_delimiter = ',')]
+    pub(crate) faults: Vec<Fault>,
+
+    /// The engine of the nodes, fjall or sled.
+    #[arg(long, default_value_t = Engine::Fjall)]
+    pub(crate) engine: Engine,
+
+    /// How long faults are brought about before a cluster is judged and another one is made.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) round_seconds: u64,
+
+    /// The program of the nodes; built with failpoints when not said.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) server: Option<PathBuf>,
+
+    /// Where the report goes.
+    #[arg(long, value_name = "DIR", default_value = "target/chaos-report")]
+    pub(crate) out: PathBuf,
+
+    /// Keep the histories and logs of good rounds as well.
+    #[arg(long)]
+    pub(crate) keep: bool,
+
+    /// Install what is missing, with apt-get.
+    #[arg(long)]
+    pub(crate) install: bool,
+}
+
+#[cfg(target_os = "linux")]
+impl Chaos {
+    /// The faults asked for, or all.
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        if self.faults.is_empty() { Fault::ALL.into() } else { self.faults.clone() }
+    }
 }
 
 /// Judge a recorded history.

@@ -17,9 +17,10 @@ use toml::Value;
 
 use crate::{
     binary,
-    cluster::{Cluster, Folder, Parts},
+    cluster::{Cluster, Folder, Home, Parts},
     history::Recorder,
-    plan::{Addresses, Engine, Plan},
+    host::Host,
+    plan::{Engine, Plan},
     ports::Port,
 };
 
@@ -43,6 +44,7 @@ pub struct Builder {
     dir: Option<PathBuf>,
     program: Option<PathBuf>,
     settings: BTreeMap<String, Value>,
+    hosts: BTreeMap<NodeId, Host>,
     data_dirs: BTreeMap<NodeId, PathBuf>,
     environment: BTreeMap<NodeId, Vec<(String, String)>>,
     ready_limit: Duration,
@@ -60,6 +62,7 @@ impl Builder {
             dir: None,
             program: None,
             settings: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             data_dirs: BTreeMap::new(),
             environment: BTreeMap::new(),
             ready_limit: READY_LIMIT,
@@ -122,6 +125,14 @@ impl Builder {
     #[must_use]
     pub fn set(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.settings.insert(key.into(), value.into());
+        self
+    }
+
+    /// Runs `node` on a host of its own instead of any free ports of 127.0.0.1. Not for a folder
+    /// that is to be continued.
+    #[must_use]
+    pub fn host(mut self, node: NodeId, host: Host) -> Self {
+        self.hosts.insert(node, host);
         self
     }
 
@@ -188,7 +199,7 @@ impl Builder {
             }
             None => Folder::Temporary(TempDir::with_prefix("oncekey-")?),
         };
-        let (plan, ports) = match Plan::read(folder.path())? {
+        let (plan, homes) = match Plan::read(folder.path())? {
             Some(plan) => self.continued(plan)?,
             None => self.planned(folder.path())?,
         };
@@ -201,7 +212,7 @@ impl Builder {
             folder,
             recorder,
             plan,
-            ports,
+            homes,
             program,
             settings: self.settings,
             data_dirs: self.data_dirs,
@@ -211,7 +222,7 @@ impl Builder {
     }
 
     /// The plan of a folder that was used before.
-    fn continued(&self, plan: Plan) -> Result<(Plan, BTreeMap<NodeId, [Port; 3]>)> {
+    fn continued(&self, plan: Plan) -> Result<(Plan, BTreeMap<NodeId, Home>)> {
         let nodes = u16::try_from(plan.nodes.len())?;
         differs("nodes", self.nodes.as_ref(), &nodes)?;
         differs("engine", self.engine.as_ref(), &plan.engine)?;
@@ -220,27 +231,32 @@ impl Builder {
             let planned = u64::from(first.public.port()).saturating_sub(id.0);
             differs("base port", Some(&u64::from(base)), &planned)?;
         }
-        let ports = plan
+        let homes = plan
             .nodes
             .iter()
             .map(|(id, at)| {
                 let port = |address: std::net::SocketAddr| Port::exactly(address.port());
-                Ok((*id, [port(at.public)?, port(at.admin)?, port(at.peer)?]))
+                let ports = [port(at.public)?, port(at.admin)?, port(at.peer)?];
+                Ok((*id, Home::Ports(ports)))
             })
             .collect::<Result<_>>()?;
-        Ok((plan, ports))
+        Ok((plan, homes))
     }
 
     /// A new plan, kept in `dir`.
-    fn planned(&self, dir: &Path) -> Result<(Plan, BTreeMap<NodeId, [Port; 3]>)> {
+    fn planned(&self, dir: &Path) -> Result<(Plan, BTreeMap<NodeId, Home>)> {
         ensure_unused(dir)?;
         let count = self.nodes.unwrap_or(NODES_DEFAULT);
         ensure!(
             (1..=NODES_MAX).contains(&count),
             "{count} nodes asked for, allowed are 1 to {NODES_MAX}"
         );
-        let mut ports = BTreeMap::new();
+        let mut homes = BTreeMap::new();
         for id in 1..=count {
+            if let Some(host) = self.hosts.get(&NodeId(id.into())) {
+                homes.insert(NodeId(id.into()), Home::Host(host.clone()));
+                continue;
+            }
             let port = |role: u16| match self.base_port.or(self.default_base_port) {
                 None => Port::any(),
                 Some(base) => {
@@ -249,9 +265,10 @@ impl Builder {
                     Port::exactly(port)
                 }
             };
-            ports.insert(NodeId(id.into()), [port(0)?, port(1)?, port(2)?]);
+            let ports = [port(0)?, port(1)?, port(2)?];
+            homes.insert(NodeId(id.into()), Home::Ports(ports));
         }
-        let nodes = ports.iter().map(|(id, ports)| (*id, addresses(ports, false))).collect();
+        let nodes = homes.iter().map(|(id, home)| (*id, home.addresses(false))).collect();
         let plan = Plan::new(
             name_of(dir),
             self.engine.unwrap_or_default(),
@@ -259,14 +276,8 @@ impl Builder {
             nodes,
         );
         plan.write(dir)?;
-        Ok((plan, ports))
+        Ok((plan, homes))
     }
-}
-
-/// Where a node with `ports` (public, admin, peer) listens.
-pub(crate) fn addresses(ports: &[Port; 3], joins: bool) -> Addresses {
-    let [public, admin, peer] = ports.each_ref().map(Port::address);
-    Addresses { public, peer, admin, joins }
 }
 
 fn differs<T: PartialEq + std::fmt::Display>(what: &str, asked: Option<&T>, is: &T) -> Result<()> {

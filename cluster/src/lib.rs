@@ -4,10 +4,14 @@
 //! `oncekey serve` processes and talks to them over their sockets, and nothing of the server is
 //! linked in. Leaves out: simulation.
 pub mod binary;
+pub mod bob;
 mod builder;
+#[cfg(target_os = "linux")]
+pub mod chaos;
 pub mod check;
 mod cluster;
 pub mod history;
+mod host;
 pub mod http;
 mod plan;
 pub mod ports;
@@ -18,5 +22,6 @@ pub mod workload;
 
 pub use builder::{Builder, NODES_MAX};
 pub use cluster::Cluster;
+pub use host::Host;
 pub use plan::Engine;
 pub use recorded::Recorded;

@@ -10,6 +10,8 @@ use args::{Arguments, Command};
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
+        #[cfg(target_os = "linux")]
+        Command::Chaos(arguments) => commands::chaos::run(&arguments),
         Command::Check(arguments) => commands::check::run(&arguments),
     }
 }

@@ -138,7 +138,8 @@ impl Plan {
         set(&mut config, "cluster.shards", i64::from(self.shards))?;
         let founders = self.nodes.iter().filter(|(_, other)| !other.joins);
         if addresses.joins {
-            let peers = founders.map(|(_, other)| Value::from(other.peer.to_string()));
+            let others = self.nodes.iter().filter(|(id, _)| **id != node);
+            let peers = others.map(|(_, other)| Value::from(other.peer.to_string()));
             set(&mut config, "cluster.join", peers.collect::<Vec<_>>())?;
         } else {
             let members =
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_founder_lists_the_founders_and_a_latecomer_asks_them() {
+    fn a_founder_lists_the_founders_and_a_latecomer_asks_all_others() {
         let config = |node| -> Table {
             let settings = BTreeMap::from([("raft.ping_ms".to_owned(), Value::from(50))]);
             let text = plan().config(NodeId(node), Path::new("/data"), &settings).unwrap();

@@ -29,6 +29,8 @@ const TAIL_MAX_BYTES: u64 = 64 * 1024;
 /// How to start a node.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
+    /// A command in front that becomes the program, such as one that enters a network.
+    pub(crate) enter: Vec<String>,
     pub(crate) program: PathBuf,
     pub(crate) config: PathBuf,
     pub(crate) log: PathBuf,
@@ -46,7 +48,15 @@ impl Process {
     /// Starts `oncekey serve --config …`.
     pub(crate) fn start(launch: &Launch) -> Result<Self> {
         let log = append_to(&launch.log)?;
-        let child = Command::new(&launch.program)
+        let mut command = match launch.enter.split_first() {
+            None => Command::new(&launch.program),
+            Some((enter, arguments)) => {
+                let mut command = Command::new(enter);
+                command.args(arguments).arg(&launch.program);
+                command
+            }
+        };
+        let child = command
             .arg("serve")
             .arg("--config")
             .arg(&launch.config)
@@ -156,6 +166,7 @@ mod tests {
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let launch = Launch {
+            enter: Vec::new(),
             program,
             config: folder.path().join("node.toml"),
             log: folder.path().join("node.log"),

@@ -8,23 +8,17 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use oncekey_client::{
-    Client, NewDevice, SqliteKeyStore,
-    http::{AnyNode, Config},
-};
+pub use oncekey_cluster::bob::{Bob, Nodes, any_node};
 use oncekey_cluster::{
-    Builder, Cluster, Engine, Recorded,
+    Builder, Cluster, Engine,
     check::{self, Finding, Invariant, Report},
-    history::{Recorder, record::Phase},
-    workload::{Fetcher, Load, Workload},
+    history::record::Phase,
 };
-use oncekey_types::{CallerId, NodeId, UserId};
+use oncekey_types::NodeId;
 
 /// Time for anything that a test waits for.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// Callers that drain a pool.
-const DRAINERS: usize = 8;
 /// What every run has to give evidence for. Its replicas are not compared, and few accounts are
 /// small enough for a search.
 const MUST_JUDGE: [Invariant; 9] = [
@@ -38,11 +32,6 @@ const MUST_JUDGE: [Invariant; 9] = [
     Invariant::Fifo,
     Invariant::Witness,
 ];
-/// One in so many requests is sent again at the end.
-const RESEND_EVERY: usize = 5;
-
-/// Any node; what is sent is recorded.
-pub type Nodes = Recorded<AnyNode>;
 
 /// Three nodes, two shards, short logs, no limits on callers, a history.
 #[must_use]
@@ -68,127 +57,6 @@ pub async fn for_every_engine(mut test: impl AsyncFnMut(Engine) -> Result<()>) -
     Ok(())
 }
 
-/// A user with devices that publish.
-pub struct Bob {
-    /// The user.
-    pub user: UserId,
-    /// The devices, in the order of their ids.
-    pub devices: Vec<Client<Nodes>>,
-    recorder: Recorder,
-}
-
-impl Bob {
-    /// A user whose `devices` devices have `keys` one-time prekeys each.
-    ///
-    /// # Errors
-    ///
-    /// When the cluster does not take them.
-    pub async fn publish(cluster: &Cluster, name: &str, devices: u32, keys: usize) -> Result<Self> {
-        let bob = Self::unpublished(cluster, name, devices)?;
-        for device in &bob.devices {
-            device.publish(keys).await.context("a device cannot publish")?;
-        }
-        Ok(bob)
-    }
-
-    /// A user whose devices have published nothing.
-    ///
-    /// # Errors
-    ///
-    /// When the devices cannot be made.
-    pub fn unpublished(cluster: &Cluster, name: &str, devices: u32) -> Result<Self> {
-        let user: UserId = name.parse()?;
-        let (endpoints, recorder) = (cluster.endpoints(), cluster.recorder().clone());
-        let devices = (1..=devices)
-            .map(|device| {
-                let nodes = any_node(&endpoints, &format!("{user}/{device}"), &recorder)?;
-                let new = NewDevice::new(user.clone(), device);
-                Ok(Client::create(SqliteKeyStore::in_memory()?, nodes, new)?)
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { user, devices, recorder })
-    }
-
-    /// Has every device fill its pool up to `keys`.
-    ///
-    /// # Errors
-    ///
-    /// When the cluster does not take the keys.
-    pub async fn replenish(&self, keys: usize) -> Result<()> {
-        for device in &self.devices {
-            device.replenish(keys).await.context("a device cannot replenish")?;
-        }
-        Ok(())
-    }
-
-    /// A fetcher of this user's bundles through `endpoints`.
-    ///
-    /// # Errors
-    ///
-    /// When there are none.
-    pub fn fetcher(&self, endpoints: &[String]) -> Result<Fetcher> {
-        Fetcher::new(self.user.clone(), endpoints, self.recorder.clone())
-    }
-
-    /// Sends some requests again, has every undecided one decided, and drains the pools through
-    /// all nodes of `fetcher`.
-    ///
-    /// # Errors
-    ///
-    /// When the cluster does not answer.
-    pub async fn settle(&self, fetcher: &Fetcher) -> Result<()> {
-        let mut again = Vec::new();
-        {
-            let history = self.recorder.history()?;
-            let own = history.names.find(self.user.as_str());
-            for (number, fetch) in history.fetches.iter().enumerate() {
-                let undecided = fetch.answer().is_none();
-                // The fetcher asks for all devices, with or without a key.
-                let own = own == Some(fetch.user) && !fetch.require_opk && fetch.devices.is_none();
-                if own && (number % RESEND_EVERY == 0 || undecided) {
-                    let (caller, request) = (fetch.client, fetch.request);
-                    let text = |name| history.names.text(name);
-                    again.push((text(caller).parse()?, text(request).parse()?, number));
-                }
-            }
-        }
-        for (caller, request, number) in again {
-            fetcher.fetch(&caller, &request, number).await?;
-        }
-        let mut left = 0;
-        for device in &self.devices {
-            left = device.status().await?.server.pool.count.max(left);
-        }
-        let each = usize::try_from(left)? / DRAINERS + 2;
-        // Requests of all users share a table in their shard: the label has the user.
-        let drain = Load::new(format!("drain-{}", self.user), DRAINERS, each);
-        Workload::start(fetcher, &drain).finish().await?;
-        for device in &self.devices {
-            let count = device.status().await?.server.pool.count;
-            ensure!(count == 0, "{count} keys are left after the drain");
-        }
-        Ok(())
-    }
-
-    /// The same user, with devices that ask other nodes.
-    ///
-    /// # Errors
-    ///
-    /// When there are no endpoints.
-    pub fn through(self, endpoints: &[String]) -> Result<Self> {
-        let Self { user, devices, recorder } = self;
-        let devices = devices
-            .into_iter()
-            .zip(1..)
-            .map(|(device, number): (_, u32)| {
-                let nodes = any_node(endpoints, &format!("{user}/{number}"), &recorder)?;
-                Ok(device.with_transport(nodes))
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { user, devices, recorder })
-    }
-}
-
 /// Judges the history of `cluster`, all of whose users have been [settled](Bob::settle).
 ///
 /// # Errors
@@ -202,18 +70,6 @@ pub fn judge(cluster: &Cluster) -> Result<Report> {
         ensure!(judged, "{invariant} was not judged in full\n{report}");
     }
     Ok(report)
-}
-
-/// A client of the nodes at `endpoints` that gives its name as `caller`.
-///
-/// # Errors
-///
-/// When there are no endpoints.
-pub fn any_node(endpoints: &[String], caller: &str, recorder: &Recorder) -> Result<Nodes> {
-    let endpoints = endpoints.iter().map(|endpoint| endpoint.parse()).collect::<Result<_, _>>()?;
-    let caller: CallerId = caller.parse()?;
-    let nodes = AnyNode::new(Config::new(endpoints, caller.clone())?);
-    Ok(Recorded::new(nodes, recorder.clone(), caller))
 }
 
 /// Fails unless the log of `node` has a line with `text`.

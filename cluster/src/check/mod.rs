@@ -39,7 +39,7 @@ use serde::Serialize;
 
 use crate::history::{History, record::OperationId};
 use evidence::Evidence;
-pub use report::Report;
+pub use report::{Broken, Report};
 
 /// Violations of one invariant that are kept; beyond, they are counted.
 const KEPT_MAX: usize = 20;

@@ -1,2 +1,4 @@
 //! One module for each subcommand.
+#[cfg(target_os = "linux")]
+pub(crate) mod chaos;
 pub(crate) mod check;
