@@ -14,7 +14,7 @@ use openraft::{
     OptionalSend, RaftNetworkFactory, RaftNetworkV2,
     base::{BoxFuture, BoxStream},
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
-    network::RPCOption,
+    network::{Backoff, RPCOption},
     raft::{
         AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
         TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     link::CallError,
-    pool::PeerPool,
+    pool::{PeerPool, REDIAL},
     wire::{Request, Response, ShardRequest},
 };
 use crate::{
@@ -101,8 +101,12 @@ impl RaftNetworkV2<TypeConfig> for Network {
     {
         Box::pin(async move {
             let shard = self.shard;
+            // Where openraft makes the next request it pauses after a failure; without that, a
+            // leader would try a node that is down over and over, without end.
+            let mut requests = Box::pin(hold_commits(input).fuse());
+            let first = requests.next().await;
             let link = self.pool.link(self.target).await.map_err(|error| rpc_error(&error))?;
-            let answers = hold_commits(input).map(move |(held, rpc)| {
+            let answers = stream::iter(first).chain(requests).map(move |(held, rpc)| {
                 let link = Arc::clone(&link);
                 let prev = rpc.prev_log_id;
                 let last = rpc.entries.last().map(|entry| entry.log_id).or(prev);
@@ -167,6 +171,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 Err(error) => Err(error.into()),
             },
         }
+    }
+
+    /// As often as the node is dialled.
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(REDIAL)))
     }
 
     async fn transfer_leader(

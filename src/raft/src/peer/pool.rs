@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Shortest time between two attempts to reach the same node.
-const REDIAL: Duration = Duration::from_millis(50);
+pub(super) const REDIAL: Duration = Duration::from_millis(50);
 /// Time to connect and greet.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
