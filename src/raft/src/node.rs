@@ -432,7 +432,7 @@ async fn start_shards(
             clock: config.environment.clock.clone(),
             watchers,
             faults: faults.clone(),
-            heard_ms: Default::default(),
+            heard: Mutex::default(),
         };
         shards.insert(id, Arc::new(shard));
     }

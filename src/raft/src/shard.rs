@@ -4,10 +4,7 @@
 //! (ReadIndex: the leader asks a quorum, never a lease). Leaves out: finding the leader, see
 //! `router`.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use oncekey_storage::state::ShardSpace;
 use oncekey_store::{
@@ -21,6 +18,8 @@ use openraft::{
     errors::{LinearizableReadError, RaftError},
     metrics::RaftMetrics,
 };
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::{
     batcher::{Batcher, Rejected},
@@ -45,9 +44,8 @@ pub(crate) struct Shard {
     pub(crate) clock: Clock,
     pub(crate) watchers: Watchers,
     pub(crate) faults: FaultSink,
-    /// When this replica last heard from a leader, in milliseconds of this node's clock; zero
-    /// when it has not since the start.
-    pub(crate) heard_ms: AtomicU64,
+    /// When this replica last heard from a leader.
+    pub(crate) heard: Mutex<Option<Instant>>,
 }
 
 impl Shard {
@@ -75,36 +73,31 @@ impl Shard {
 
     /// Notes that a leader was heard.
     pub(crate) fn heard(&self) {
-        self.heard_ms.store(self.clock.now().0, Ordering::Relaxed);
+        *self.heard.lock() = Some(Instant::now());
     }
 
     /// When this replica was last known to be current: when it heard from a leader, or as a leader
     /// from a quorum. `None` when it has not since the start.
     pub(crate) fn current_as_of(&self) -> Option<TimestampMs> {
-        let metrics = self.raft.metrics();
-        let quorum_acked = {
-            let metrics = metrics.borrow_watched();
-            if metrics.current_leader == Some(metrics.id) {
-                metrics.last_quorum_acked.map(|at| at.elapsed())
-            } else {
-                None
-            }
-        };
-        match quorum_acked {
-            Some(ago) => {
-                let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
-                Some(TimestampMs(self.clock.now().0.saturating_sub(ago)))
-            }
-            None => match self.heard_ms.load(Ordering::Relaxed) {
-                0 => None,
-                heard => Some(TimestampMs(heard)),
-            },
-        }
+        let ago = u64::try_from(self.silence()?.as_millis()).unwrap_or(u64::MAX);
+        Some(TimestampMs(self.clock.now().0.saturating_sub(ago)))
     }
 
     /// How long no leader, or as a leader no quorum, has been heard.
     pub(crate) fn silent_for(&self, since_start: Duration) -> Duration {
-        self.current_as_of().map_or(since_start, |as_of| self.clock.now().since(as_of))
+        self.silence().unwrap_or(since_start)
+    }
+
+    /// The same; `None` when it has not been heard since the start. Not by the wall clock, which
+    /// may be set back: a node would not campaign until it has caught up.
+    fn silence(&self) -> Option<Duration> {
+        let quorum_acked = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let leads = metrics.current_leader == Some(metrics.id);
+            metrics.last_quorum_acked.filter(|_| leads).map(|at| at.elapsed())
+        };
+        quorum_acked.or_else(|| self.heard.lock().map(|heard| heard.elapsed()))
     }
 
     /// Reads from this replica after a quorum has confirmed that it leads.
