@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 
-use oncekey_types::{LogIndex, ShardId};
+use oncekey_types::{LogIndex, RegistrationId, ShardId};
 
 use super::{
     Finding, Invariant,
@@ -276,6 +276,7 @@ impl<'a> Replay<'a, '_> {
             }
         }
         while let Some(place) = self.due.iter().position(|write| write.index <= index) {
+            let place = self.turn_of(place);
             let what = self.due[place].what;
             if let Err(why) = self.state.fits(&what.action()) {
                 if !self.write_for(&[what.action()]) {
@@ -303,7 +304,7 @@ impl<'a> Replay<'a, '_> {
         while let Some(write) = self.due.get(place) {
             let action = write.what.action();
             place += 1;
-            if self.state.fits(&action).is_err() {
+            if self.turn_of(place - 1) != place - 1 || self.state.fits(&action).is_err() {
                 continue;
             }
             let mut after = self.state.clone();
@@ -328,7 +329,7 @@ impl<'a> Replay<'a, '_> {
         let mut best: Option<(bool, LogIndex, usize)> = None;
         for (place, write) in self.due.iter().enumerate() {
             let action = write.what.action();
-            if self.state.fits(&action).is_err() {
+            if self.turn_of(place) != place || self.state.fits(&action).is_err() {
                 continue;
             }
             let mut after = self.state.clone();
@@ -341,6 +342,25 @@ impl<'a> Replay<'a, '_> {
         let action = self.due.remove(place).what.action();
         self.state.apply(&action);
         true
+    }
+
+    /// Which write comes first in the place of the one at `place`: among registrations the one
+    /// with the lowest number, as their numbers grow.
+    fn turn_of(&self, place: usize) -> usize {
+        let number = |place: &usize| registration(self.due[*place].what);
+        if number(&place).is_none() {
+            return place;
+        }
+        let registrations = (0..self.due.len()).filter(|place| number(place).is_some());
+        registrations.min_by_key(number).unwrap_or(place)
+    }
+}
+
+/// The number of a registration that was answered.
+fn registration(what: What<'_>) -> Option<RegistrationId> {
+    match what {
+        What::Write(write) => write.answer()?.says.registration,
+        What::Fetch(_) | What::Read(_) => None,
     }
 }
 
@@ -381,6 +401,16 @@ mod tests {
         }
         story.index -= 1;
         story.upload((4, 20), &[1, 2], 2);
+        story.holds(Witness);
+    }
+
+    #[test]
+    fn registrations_of_one_entry_come_by_their_numbers() {
+        let mut story = Story::with_keys(&[]);
+        story.registration = 3;
+        story.register((2, 9), 2, &[1]);
+        (story.registration, story.index) = (2, story.index - 1);
+        story.register((3, 9), 3, &[1]);
         story.holds(Witness);
     }
 
