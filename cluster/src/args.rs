@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 use oncekey_cluster::check::Invariant;
@@ -18,7 +18,11 @@ Examples:
   oncekey-cluster check history.jsonl --require conservation,witness
       The same; fail as well when one of these could not be judged.
   oncekey-cluster check history.jsonl --json | jq '.findings[] | select(.violated > 0)'
-      Only what is broken.";
+      Only what is broken.
+  oncekey-cluster simulate --minutes 10
+      Simulate clusters and their misfortunes, on all cores.
+  oncekey-cluster simulate --seeds 100 --seed 1 --report target/simulation
+      The same hundred runs each time, with a report as Markdown and JSON.";
 
 #[cfg(target_os = "linux")]
 const AFTER_CHAOS: &str = "\
@@ -79,6 +83,39 @@ pub(crate) enum Command {
     Chaos(Chaos),
     /// Judge a recorded history.
     Check(Check),
+    /// Simulate clusters, their clients and their misfortunes, one seed after the other.
+    ///
+    /// Each run is a process of its own, repeats to the byte, and is judged like a history. Exit
+    /// code: 0 nothing was found, 1 something was found, 2 the runs show too little.
+    Simulate(Simulate),
+}
+
+/// Simulate clusters.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Simulate {
+    /// No run is begun after so many minutes.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) minutes: u64,
+
+    /// So many runs instead.
+    #[arg(long, value_name = "N", conflicts_with = "minutes")]
+    pub(crate) seeds: Option<u64>,
+
+    /// The first seed; the others follow it. One that was not used lately when absent.
+    #[arg(long, value_name = "SEED")]
+    pub(crate) seed: Option<u64>,
+
+    /// Runs at the same time; one for each core when absent.
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<NonZeroUsize>,
+
+    /// Simulated seconds with faults in each run.
+    #[arg(long, value_name = "N", default_value_t = 120)]
+    pub(crate) seconds: u64,
+
+    /// A folder for the report as Markdown and JSON.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) report: Option<PathBuf>,
 }
 
 /// Do everything to real nodes that can happen to them.

@@ -6,6 +6,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -27,6 +28,33 @@ pub fn find() -> Result<PathBuf> {
     ensure!(
         path.is_file(),
         "there is no program at {}; build it with `cargo build -p oncekey-cli` or name it in {VARIABLE}",
+        path.display(),
+    );
+    Ok(path)
+}
+
+/// The `oncekey-simulator` program. Under cargo it is built first.
+///
+/// # Errors
+///
+/// When there is no such file, or it does not build.
+pub fn simulator() -> Result<PathBuf> {
+    const PACKAGE: &str = "oncekey-simulator";
+    if let (Some(cargo), Some(package)) = (env::var_os("CARGO"), env::var_os("CARGO_MANIFEST_DIR"))
+    {
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--package", PACKAGE]).current_dir(package);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        let status = build.status().context("cannot run cargo")?;
+        ensure!(status.success(), "{PACKAGE} does not build");
+    }
+    let running = env::current_exe().context("the running program has no path")?;
+    let path = beside(&running).with_file_name(format!("{PACKAGE}{}", env::consts::EXE_SUFFIX));
+    ensure!(
+        path.is_file(),
+        "there is no program at {}; build it with `cargo build -p {PACKAGE}`",
         path.display(),
     );
     Ok(path)

@@ -17,6 +17,7 @@ mod plan;
 pub mod ports;
 mod process;
 mod recorded;
+pub mod simulate;
 pub mod wait;
 pub mod workload;
 

@@ -1,4 +1,4 @@
-//! The binary `oncekey-cluster`: judges recorded runs.
+//! The binary `oncekey-cluster`: judges recorded runs and simulates others.
 mod args;
 mod commands;
 
@@ -13,5 +13,6 @@ fn main() -> ExitCode {
         #[cfg(target_os = "linux")]
         Command::Chaos(arguments) => commands::chaos::run(&arguments),
         Command::Check(arguments) => commands::check::run(&arguments),
+        Command::Simulate(arguments) => commands::simulate::run(&arguments),
     }
 }

@@ -21,6 +21,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // x3dh for `oncekey conformance` alone.
     ("cli", &["types", "api", "server", "client", "cluster", "x3dh"]),
     ("cluster", &["types", "api", "client"]),
+    // Both sides of the network, in one process.
+    ("simulator", &["types", "x3dh", "api", "storage", "raft", "server", "client", "cluster"]),
     ("tests", &["types", "api", "client", "cluster"]),
 ];
 

@@ -2,3 +2,4 @@
 #[cfg(target_os = "linux")]
 pub(crate) mod chaos;
 pub(crate) mod check;
+pub(crate) mod simulate;

@@ -1,0 +1,49 @@
+//! A short slice of the simulation: a few seeds, each run as it would be by hand.
+//!
+//! Leaves out: length. `cargo run --release -p oncekey-cluster -- simulate --minutes 10` runs
+//! hundreds of seeds, for longer each.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use oncekey_cluster::simulate::Summary;
+
+/// Simulated seconds with faults.
+const SECONDS: &str = "8";
+
+fn run(seed: u64) -> Result<Summary> {
+    let seed = seed.to_string();
+    let repeat = format!("cargo run -p oncekey-simulator -- --seed {seed} --seconds {SECONDS}");
+    let output = Command::new(env!("CARGO_BIN_EXE_oncekey-simulator"))
+        .args(["--seed", &seed, "--seconds", SECONDS])
+        .output()?;
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "repeat it with `{repeat}`\n{out}\n{err}");
+    Ok(serde_json::from_str(out.lines().last().unwrap_or_default())?)
+}
+
+fn is_sound(seed: u64) -> Result<()> {
+    let summary = run(seed)?;
+    assert!(summary.leaders_hit > 0, "seed {seed} kills no leader with a fetch on its way");
+    assert!(summary.answered > 100, "seed {seed} answers {} fetches only", summary.answered);
+    Ok(())
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() -> Result<()> {
+    assert_eq!(run(4)?, run(4)?);
+    Ok(())
+}
+
+/// The leader tried a follower that refused connections over and over, without a pause.
+#[test]
+fn a_follower_that_is_down_does_not_stop_its_leader() -> Result<()> {
+    is_sound(1)
+}
+
+/// A read was told the index of an older entry than the last one it reflected.
+#[test]
+fn a_read_says_which_entry_it_reflects() -> Result<()> {
+    is_sound(2)
+}
