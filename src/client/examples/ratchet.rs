@@ -25,10 +25,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // The handshake carries the first message.
     let sent = alice.send_to_all(bob.user(), b"hello", b"", &FetchOptions::default()).await?;
-    let outgoing = sent.devices.into_iter().next().ok_or(NotSent::NoBundle)?.outcome?;
-    let received = bob.receive(&outgoing.message, b"")?;
-    let mut alices = alice.ratchet_of_sent(&outgoing)?;
-    let mut bobs = bob.ratchet_of_received(&received)?;
+    let mut outgoing = sent.devices.into_iter().next().ok_or(NotSent::NoBundle)?.outcome?;
+    let mut received = bob.receive(&outgoing.message, b"")?;
+
+    // Each ratchet takes the session's keys out of its key store. From here on an application keeps
+    // the ratchet's state instead.
+    let mut alices = alice.ratchet_of_sent(&mut outgoing)?;
+    let mut bobs = bob.ratchet_of_received(&mut received)?;
 
     // Bob may answer at once; Alice may go on at the same time; the network mixes it all up.
     let one = bobs.encrypt(b"one")?;

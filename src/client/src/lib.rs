@@ -76,9 +76,9 @@ pub use client::{
     BundleRefused, ChangeDevicesError, Client, Clock, Config, DeviceBundle, DeviceOutcome, FanOut,
     FetchError, FetchOptions, Fetched, InitiateError, ListError, NewDevice, NoSafetyNumber,
     NotSent, Outgoing, Published, ReceiveError, Received, Reports, ServerEvent, StatusReport,
-    SystemClock, Tended, UserFetched, WhyGone, WriteError, Written,
+    SystemClock, TakeKeysError, Tended, UserFetched, WhyGone, WriteError, Written,
 };
-pub use keystore::{Export, Session, SessionId, SqliteKeyStore, StoreKey, Unlock};
+pub use keystore::{Export, KeysTaken, Session, SessionId, SqliteKeyStore, StoreKey, Unlock};
 pub use machine::{Demand, Lifetimes, PoolPlan};
 pub use pairing::PairingCode;
 pub use preset::Preset;
@@ -86,6 +86,6 @@ pub use transport::{Attempts, CallError};
 pub use trust::{Answer, Change, IdentityChanged, NewDevices, TrustEvent};
 
 pub use oncekey_x3dh::{
-    Address, Failure, SafetyNumber, device_list::ListedDevice, keys::AccountKeyPair,
+    Address, Failure, SafetyNumber, SessionKeys, device_list::ListedDevice, keys::AccountKeyPair,
 };
 pub use wire::BundleMalformed;

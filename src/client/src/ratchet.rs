@@ -13,15 +13,19 @@
 //! cut to 8 bytes, 40 skipped messages in each of the last five chains.
 //!
 //! Guarantees: messages may come late, twice or in another order; one opens once, and has one form
-//! on the wire. A message that does not open changes nothing. A responder that has only seen a first message *again* sends
-//! nothing before the initiator has shown a fresh ratchet key: it may have used CK0 before.
+//! on the wire. A message that does not open changes nothing. A ratchet that a [`Client`](crate::Client) makes
+//! takes RK and CK0 out of the key store, where they are erased: no second ratchet goes on from them.
+//! A responder that has only seen a first message *again* sends nothing before the initiator has shown
+//! a fresh ratchet key: it may have used CK0 before.
 //!
 //! Leaves out: keeping the state. Store [`Ratchet::to_bytes`] after each
 //! [`encrypt`](Ratchet::encrypt) before the message leaves, and after each
 //! [`decrypt`](Ratchet::decrypt) before the text is shown; never go back to an older state, which
-//! would encrypt two messages under one key. The session keys stay in the key store, so whoever
-//! takes that later can read what was sent on CK0: until the first answers have gone both ways,
-//! protection is that of the handshake. Authenticating who is at the other end is the handshake's,
+//! would encrypt two messages under one key. Store the first state at once: a process that ends before
+//! has lost the session, whose keys are in no other place. Until the first answers have gone both
+//! ways, protection is that of the handshake: whoever has both the message and the secrets of the
+//! prekeys that it names can make RK and CK0 again. A handshake without a one-time prekey names one
+//! only, which the responder holds until its retention is over. Authenticating who is at the other end is the handshake's,
 //! whose transcript RK and CK0 are bound to.
 //!
 //! vodozemac has a constructor for one of the two sides, `Session::from_root_key_material`. The
@@ -43,7 +47,10 @@ use vodozemac::{
 };
 use zeroize::Zeroizing;
 
-use crate::keystore;
+use crate::{
+    client::TakeKeysError,
+    keystore::{self, KeysTaken},
+};
 
 /// The first byte of a stored state. Stable, never reuse.
 const FORM: u8 = 1;
@@ -67,12 +74,29 @@ pub enum NoRatchet {
     /// The secret of the session's signed prekey is deleted.
     #[error("the signed prekey of the session is deleted")]
     SignedPreKeyDeleted,
+    /// The keys of the session were taken before: another ratchet has gone on from them. A process
+    /// that ended before it stored that one has lost the session.
+    #[error(transparent)]
+    KeysTaken(#[from] KeysTaken),
+    /// The key store has no such session: it is not the one that the session came from.
+    #[error("the key store has no such session")]
+    NoSession,
     /// The bytes are not a state that this version stores.
     #[error("the bytes are not the state of a ratchet")]
     State,
     /// The key store.
     #[error(transparent)]
     Store(#[from] keystore::Error),
+}
+
+impl From<TakeKeysError> for NoRatchet {
+    fn from(error: TakeKeysError) -> Self {
+        match error {
+            TakeKeysError::NoSession => Self::NoSession,
+            TakeKeysError::Taken(taken) => taken.into(),
+            TakeKeysError::Store(error) => error.into(),
+        }
+    }
 }
 
 /// Why a message was not encrypted.

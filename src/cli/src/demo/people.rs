@@ -221,9 +221,10 @@ impl Alice {
 
 /// Whether both sides hold the same root key, chain key and transcript.
 fn agree(alice: &Session, bob: &Session) -> bool {
-    alice.keys.root().as_bytes() == bob.keys.root().as_bytes()
-        && alice.keys.chain().as_bytes() == bob.keys.chain().as_bytes()
-        && alice.keys.transcript() == bob.keys.transcript()
+    let (Ok(alice), Ok(bob)) = (alice.keys(), bob.keys()) else { return false };
+    alice.root().as_bytes() == bob.root().as_bytes()
+        && alice.chain().as_bytes() == bob.chain().as_bytes()
+        && alice.transcript() == bob.transcript()
 }
 
 /// The keys handed out.

@@ -228,7 +228,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             peer_identity,
             signed_prekey,
             one_time_prekey,
-            keys: sealed.session,
+            keys: Some(sealed.session),
         };
         let started = StartedSession { session: &session, message: &sealed.message };
         match self.store.start(&started, self.now())? {
@@ -277,24 +277,6 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     pub fn claimed_sender(&self, message: &[u8]) -> Result<Address, ReceiveError> {
         let received = ReceivedMessage::parse(message, self.device.address())?;
         Ok(received.message().sender().clone())
-    }
-
-    /// A session.
-    ///
-    /// # Errors
-    ///
-    /// An error of the store.
-    pub fn session(&self, id: SessionId) -> Result<Option<Session>, keystore::Error> {
-        self.store.session(id)
-    }
-
-    /// The first message of a session that this device started, to be sent again.
-    ///
-    /// # Errors
-    ///
-    /// An error of the store.
-    pub fn first_message(&self, id: SessionId) -> Result<Option<Vec<u8>>, keystore::Error> {
-        self.store.first_message(id)
     }
 
     fn open_first(&self, message: &[u8], app_ad: &[u8]) -> Result<Received, ReceiveError> {
@@ -368,10 +350,6 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             None => None,
         };
         Ok(Expected { identity: self.store.pinned_identity(peer)?, devices })
-    }
-
-    fn stored_session(&self, id: SessionId) -> Result<Session, keystore::Error> {
-        self.store.session(id)?.ok_or(keystore::Error::Damaged { record: "session" })
     }
 
     /// Another task got in between the checks and the transaction.

@@ -13,6 +13,7 @@ mod keep;
 #[cfg(feature = "ratchet")]
 mod ratchet;
 mod report;
+mod session;
 mod tend;
 mod trust;
 mod write;
@@ -37,6 +38,7 @@ pub use fan_out::{DeviceOutcome, FanOut, NotSent};
 pub use fetch::{BundleRefused, DeviceBundle, FetchError, FetchOptions, Fetched, UserFetched};
 pub use handshake::{InitiateError, Outgoing, ReceiveError, Received, WhyGone};
 pub use report::Reports;
+pub use session::TakeKeysError;
 pub use tend::{ServerEvent, Tended};
 pub use trust::NoSafetyNumber;
 pub use write::{Published, StatusReport, WriteError, Written};

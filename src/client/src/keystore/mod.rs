@@ -6,7 +6,7 @@
 //! one-time prekey and stores the session, or does none of it.
 //!
 //! Leaves out: when to do what; that is the [`machine`](crate::machine)'s and the
-//! [`Client`](crate::Client)'s business. Sessions stay until a ratchet takes them over.
+//! [`Client`](crate::Client)'s business. Sessions stay; their keys stay until they are [taken](KeyStore::take_keys).
 
 mod change;
 mod export;
@@ -21,9 +21,9 @@ use oncekey_x3dh::{Address, DedupKey, keys::IdentityPublic, responder::Commit};
 pub use export::Export;
 pub use lock::{Passphrase, StoreKey, Unlock};
 pub use record::{
-    Absence, Acceptance, DeviceState, HeldSignedPreKey, OneTimePreKeyRecord, PendingWrite, Resync,
-    Role, Session, SessionId, Settled, SignedPreKeyRecord, Staged, Started, StartedSession,
-    WriteKind,
+    Absence, Acceptance, DeviceState, HeldSignedPreKey, KeysTaken, OneTimePreKeyRecord,
+    PendingWrite, Resync, Role, Session, SessionId, Settled, SignedPreKeyRecord, Staged, Started,
+    StartedSession, TakenKeys, WriteKind,
 };
 pub use sqlite::SqliteKeyStore;
 #[cfg(test)]
@@ -176,7 +176,7 @@ pub trait KeyStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// An [`Error`] of the storage.
+    /// An [`Error`] of the storage, or [`Error::Damaged`] when the keys of the session were taken.
     fn start(&self, started: &StartedSession<'_>, now: TimestampMs) -> Result<Started, Error>;
 
     /// A session.
@@ -185,6 +185,13 @@ pub trait KeyStore: Send + Sync + 'static {
     ///
     /// An [`Error`] of the storage.
     fn session(&self, id: SessionId) -> Result<Option<Session>, Error>;
+
+    /// Reads the keys of a session and erases them. Everything else of the session stays.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage; the keys are then still there.
+    fn take_keys(&self, id: SessionId) -> Result<TakenKeys, Error>;
 
     /// The first message of a session that this device started, to be sent again.
     ///

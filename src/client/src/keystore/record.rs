@@ -248,6 +248,31 @@ impl SessionId {
     }
 }
 
+/// What became of an attempt to take the keys of a session.
+pub enum TakenKeys {
+    /// Here they are; the store holds them no more.
+    Now(SessionKeys),
+    /// They were taken before.
+    Before,
+    /// There is no such session.
+    NoSession,
+}
+
+impl fmt::Debug for TakenKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Now(_) => "Now(..)",
+            Self::Before => "Before",
+            Self::NoSession => "NoSession",
+        })
+    }
+}
+
+/// The keys of the session were taken: a ratchet has them, or had them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the keys of the session were taken")]
+pub struct KeysTaken;
+
 /// A session: what a handshake leaves to the ratchet.
 pub struct Session {
     /// Its name.
@@ -262,8 +287,19 @@ pub struct Session {
     pub signed_prekey: SignedPreKeyId,
     /// The responder's one-time prekey, if one was used.
     pub one_time_prekey: Option<OneTimePreKeyId>,
+    /// The root key and the first chain key; none when they were taken.
+    pub keys: Option<SessionKeys>,
+}
+
+impl Session {
     /// The root key and the first chain key.
-    pub keys: SessionKeys,
+    ///
+    /// # Errors
+    ///
+    /// [`KeysTaken`].
+    pub fn keys(&self) -> Result<&SessionKeys, KeysTaken> {
+        self.keys.as_ref().ok_or(KeysTaken)
+    }
 }
 
 /// Says which session, and nothing of its keys or its peer.

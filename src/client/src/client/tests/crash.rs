@@ -191,7 +191,7 @@ async fn no_secret_is_in_the_clear_in_any_file() {
     let OneTimePreKeyRecord::Held(opk) = record else {
         panic!("{record:?}");
     };
-    let keys = &outgoing.session.keys;
+    let keys = outgoing.session.keys().unwrap();
     for (name, secret) in [
         ("identity", device.identity().to_seed().unwrap()),
         ("authentication", device.authentication().to_seed()),

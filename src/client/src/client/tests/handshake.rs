@@ -17,8 +17,14 @@ async fn two_devices_agree_on_a_session_and_the_payload_arrives_once() {
     };
     assert_eq!(payload.as_bytes(), b"hello");
     assert_eq!(session.id, outgoing.session.id);
-    assert_eq!(session.keys.root().as_bytes(), outgoing.session.keys.root().as_bytes());
-    assert_eq!(session.keys.chain().as_bytes(), outgoing.session.keys.chain().as_bytes());
+    assert_eq!(
+        session.keys().unwrap().root().as_bytes(),
+        outgoing.session.keys().unwrap().root().as_bytes()
+    );
+    assert_eq!(
+        session.keys().unwrap().chain().as_bytes(),
+        outgoing.session.keys().unwrap().chain().as_bytes()
+    );
     assert_eq!(session.peer, *alice.address());
     assert_eq!(session.peer_identity, *alice.identity());
     assert_eq!(session.one_time_prekey, outgoing.session.one_time_prekey);
@@ -198,7 +204,10 @@ async fn the_first_message_can_be_sent_again_after_a_restart() {
     let again = alice.first_message(outgoing.session.id).unwrap();
     assert_eq!(again, Some(outgoing.message));
     let session = alice.session(outgoing.session.id).unwrap().unwrap();
-    assert_eq!(session.keys.root().as_bytes(), outgoing.session.keys.root().as_bytes());
+    assert_eq!(
+        session.keys().unwrap().root().as_bytes(),
+        outgoing.session.keys().unwrap().root().as_bytes()
+    );
 }
 
 #[tokio::test]

@@ -243,8 +243,14 @@ impl Weeks {
                 prop_assert!(!sent.opened, "opened twice: {log:#?}");
                 prop_assert!(payload.as_bytes().starts_with(b"from "), "{log:#?}");
                 prop_assert_eq!(session.id, ours.id, "{:#?}", log);
-                prop_assert_eq!(session.keys.root().as_bytes(), ours.keys.root().as_bytes());
-                prop_assert_eq!(session.keys.chain().as_bytes(), ours.keys.chain().as_bytes());
+                prop_assert_eq!(
+                    session.keys().unwrap().root().as_bytes(),
+                    ours.keys().unwrap().root().as_bytes()
+                );
+                prop_assert_eq!(
+                    session.keys().unwrap().chain().as_bytes(),
+                    ours.keys().unwrap().chain().as_bytes()
+                );
                 sent.opened = true;
                 if let Some(id) = ours.one_time_prekey {
                     let record = receiver.client.store.one_time_prekey(id).unwrap();

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{CrashPoint, Db, Step, int, number, pin};
 use crate::keystore::{
     Absence, Acceptance, Error, HeldSignedPreKey, OneTimePreKeyRecord, Role, Session, SessionId,
-    SignedPreKeyRecord, Started, StartedSession, address_of, seal::Record,
+    SignedPreKeyRecord, Started, StartedSession, TakenKeys, address_of, seal::Record,
 };
 
 const SPK: &str = "signed prekey";
@@ -146,6 +146,7 @@ pub(super) fn start(
     now: TimestampMs,
 ) -> Result<Step<Started>, Error> {
     let session = started.session;
+    let keys = session.keys().map_err(|_| Error::Damaged { record: SESSION })?;
     if !pin::pin_identity(db, &session.peer, &session.peer_identity, now)? {
         return Ok(Step::Abandon(Started::IdentityChanged));
     }
@@ -158,7 +159,7 @@ pub(super) fn start(
         identity: &session.peer_identity,
         spk: session.signed_prekey,
         opk: session.one_time_prekey,
-        keys: &session.keys,
+        keys,
         first_message: Some(started.message),
     };
     row.insert(db, now)?;
@@ -240,11 +241,10 @@ pub(super) fn session(db: Db<'_>, id: SessionId) -> Result<Option<Session>, Erro
         2 => Role::Responder,
         _ => return Err(damaged),
     };
-    let keys = db.open_array::<64>(Record::Session(id), blob(row, 6, SESSION)?)?;
-    let half = |from: usize| {
-        let mut half = Zeroizing::new([0; 32]);
-        half.copy_from_slice(&keys[from..from + 32]);
-        half
+    let keys = match row.get_ref(6)?.as_blob_or_null() {
+        Ok(Some(sealed)) => Some(open_keys(db, id, sealed)?),
+        Ok(None) => None,
+        Err(_) => return Err(damaged),
     };
     Ok(Some(Session {
         id,
@@ -254,8 +254,29 @@ pub(super) fn session(db: Db<'_>, id: SessionId) -> Result<Option<Session>, Erro
             .map_err(|_| damaged)?,
         signed_prekey: SignedPreKeyId(row.get(4)?),
         one_time_prekey: row.get::<_, Option<u32>>(5)?.map(OneTimePreKeyId),
-        keys: SessionKeys::from_parts(half(0), half(32), id.0),
+        keys,
     }))
+}
+
+fn open_keys(db: Db<'_>, id: SessionId, sealed: &[u8]) -> Result<SessionKeys, Error> {
+    let keys = db.open_array::<64>(Record::Session(id), sealed)?;
+    let half = |from: usize| {
+        let mut half = Zeroizing::new([0; 32]);
+        half.copy_from_slice(&keys[from..from + 32]);
+        half
+    };
+    Ok(SessionKeys::from_parts(half(0), half(32), id.0))
+}
+
+/// The row stays, for replays and for the peer's one-time prekey that it names.
+pub(super) fn take_keys(db: Db<'_>, id: SessionId) -> Result<Step<TakenKeys>, Error> {
+    let keys = match session(db, id)? {
+        None => return Ok(Step::Abandon(TakenKeys::NoSession)),
+        Some(Session { keys: None, .. }) => return Ok(Step::Abandon(TakenKeys::Before)),
+        Some(Session { keys: Some(keys), .. }) => keys,
+    };
+    db.execute("UPDATE session SET sealed = NULL WHERE id = ?1", [id.0])?;
+    Ok(Step::Commit(TakenKeys::Now(keys)))
 }
 
 pub(super) fn first_message(db: Db<'_>, id: SessionId) -> Result<Option<Vec<u8>>, Error> {

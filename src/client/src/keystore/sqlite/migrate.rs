@@ -17,14 +17,14 @@ use crate::keystore::{
 };
 
 /// The version that this library writes.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 /// "OncK": tells the file apart from other programs' databases. Stable, never reuse.
 const APPLICATION_ID: i64 = 0x4f6e_634b;
 
 /// What was done to open a store.
 pub(super) struct Prepared {
     pub(super) sealer: Sealer,
-    /// Whether the file held secrets in the clear until now.
+    /// Whether the file was of an older version until now.
     pub(super) migrated: bool,
 }
 
@@ -39,33 +39,46 @@ pub(super) fn prepare(
         transaction.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0))
     };
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
-    let migrated = match (application, version) {
+    let (sealer, migrated) = match (application, version) {
         (APPLICATION_ID, VERSION) => {
             drop(transaction);
             return Ok(Prepared { sealer: stored_sealer(connection, unlock)?, migrated: false });
         }
-        (0, 0) => false,
-        (APPLICATION_ID, 1) => true,
+        (0, 0) => (create(&transaction, unlock)?, false),
+        (APPLICATION_ID, 1) => {
+            transaction.execute_batch(SET_VERSION_1_ASIDE)?;
+            let sealer = create(&transaction, unlock)?;
+            seal_version_1(Db { connection: &transaction, sealer: &sealer })?;
+            transaction.execute_batch(DROP_VERSION_1)?;
+            (sealer, true)
+        }
+        (APPLICATION_ID, 2) => {
+            // Who cannot open a store does not change it either.
+            let sealer = stored_sealer(&transaction, unlock)?;
+            transaction.execute_batch(SET_VERSION_2_ASIDE)?;
+            transaction.execute_batch(SESSION_SCHEMA)?;
+            transaction.execute_batch(MOVE_VERSION_2)?;
+            (sealer, true)
+        }
         (_, found) => return Err(Error::Version { found, supported: VERSION }),
     };
-    let sealer = Sealer::generate();
-    if migrated {
-        transaction.execute_batch(SET_VERSION_1_ASIDE)?;
-    }
-    transaction.execute_batch(include_str!("schema.sql"))?;
-    if let Some(unlock) = unlock {
-        let locked = sealer.lock(unlock)?;
-        transaction.execute("INSERT INTO lock (only, locked) VALUES (1, ?1)", [locked])?;
-    }
-    if migrated {
-        seal_version_1(Db { connection: &transaction, sealer: &sealer })?;
-        transaction.execute_batch(DROP_VERSION_1)?;
-    }
     transaction.execute_batch(&format!(
         "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
     ))?;
     transaction.commit()?;
     Ok(Prepared { sealer, migrated })
+}
+
+/// Makes the tables, and stores the data key when there is something to store it under.
+fn create(connection: &Connection, unlock: Option<&Unlock>) -> Result<Sealer, Error> {
+    let sealer = Sealer::generate();
+    connection.execute_batch(include_str!("schema.sql"))?;
+    connection.execute_batch(SESSION_SCHEMA)?;
+    if let Some(unlock) = unlock {
+        let locked = sealer.lock(unlock)?;
+        connection.execute("INSERT INTO lock (only, locked) VALUES (1, ?1)", [locked])?;
+    }
+    Ok(sealer)
 }
 
 fn stored_sealer(connection: &Connection, unlock: Option<&Unlock>) -> Result<Sealer, Error> {
@@ -77,6 +90,22 @@ fn stored_sealer(connection: &Connection, unlock: Option<&Unlock>) -> Result<Sea
         _ => Err(Error::Locked),
     }
 }
+
+const SESSION_SCHEMA: &str = include_str!("session.sql");
+
+/// Sessions of version 2 had keys for ever.
+const SET_VERSION_2_ASIDE: &str = "
+    DROP INDEX IF EXISTS session_opk;
+    ALTER TABLE session RENAME TO session_v2;
+";
+const MOVE_VERSION_2: &str = "
+    INSERT INTO session (id, role, peer_user, peer_device, peer_identity, spk, opk, sealed,
+        first_message, created_ms)
+    SELECT id, role, peer_user, peer_device, peer_identity, spk, opk, sealed, first_message,
+        created_ms
+    FROM session_v2;
+    DROP TABLE session_v2;
+";
 
 /// The order of the statements matters: a table is dropped before what it refers to.
 const SET_VERSION_1_ASIDE: &str = "

@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Acceptance, DeviceState, Error, Export, KeyStore, OneTimePreKeyRecord, PendingWrite, Resync,
-    Session, SessionId, Settled, SignedPreKeyRecord, Staged, Started, StartedSession,
+    Session, SessionId, Settled, SignedPreKeyRecord, Staged, Started, StartedSession, TakenKeys,
     lock::Unlock,
     seal::{Record, Sealer},
 };
@@ -105,10 +105,6 @@ impl SqliteKeyStore {
         )?;
         connection.query_row("PRAGMA secure_delete = ON", [], |_| Ok(()))?;
         let migrate::Prepared { sealer, migrated } = migrate::prepare(&mut connection, unlock)?;
-        // Files of this version from before the index get it here; older readers do not mind it.
-        connection.execute_batch(
-            "CREATE INDEX IF NOT EXISTS session_opk ON session (peer_user, peer_device, opk)",
-        )?;
         let store = Self {
             connection: Mutex::new(connection),
             sealer,
@@ -116,7 +112,7 @@ impl SqliteKeyStore {
             crash_at: Mutex::new(None),
         };
         if migrated {
-            tracing::info!("a key store of an older version was sealed and brought up to date");
+            tracing::info!("a key store of an older version was brought up to date");
         }
         // Of the migration, and of whatever a crash has kept from being emptied.
         store.empty_log()?;
@@ -150,9 +146,16 @@ impl SqliteKeyStore {
         self.read(|db| Ok(db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?))
     }
 
+    /// Empties the log after a transaction that stands whether or not the log can be emptied now.
+    fn empty_log_if_possible(&self) {
+        if let Err(error) = self.empty_log() {
+            tracing::warn!(%error, "the write-ahead log of the key store was not emptied");
+        }
+    }
+
     /// The blob of a secret, as it stands in the file.
     #[cfg(test)]
-    pub(crate) fn sealed(&self, table: &str, id: u32) -> Vec<u8> {
+    pub(crate) fn sealed(&self, table: &str, id: impl rusqlite::ToSql) -> Vec<u8> {
         let sql = format!("SELECT sealed FROM {table} WHERE id = ?1");
         self.connection.lock().query_row(&sql, [id], |row| row.get(0)).unwrap()
     }
@@ -329,10 +332,7 @@ impl KeyStore for SqliteKeyStore {
             self.write(|db| handshake::accept(db, commit, now, |point| self.pass(point)))?;
         self.pass(CrashPoint::Committed)?;
         if matches!(acceptance, Acceptance::Accepted) && commit.one_time_prekey_id().is_some() {
-            // The handshake is accepted whether or not the log can be emptied now.
-            if let Err(error) = self.empty_log() {
-                tracing::warn!(%error, "the write-ahead log of the key store was not emptied");
-            }
+            self.empty_log_if_possible();
         }
         Ok(acceptance)
     }
@@ -343,6 +343,14 @@ impl KeyStore for SqliteKeyStore {
 
     fn session(&self, id: SessionId) -> Result<Option<Session>, Error> {
         self.read(|db| handshake::session(db, id))
+    }
+
+    fn take_keys(&self, id: SessionId) -> Result<TakenKeys, Error> {
+        let taken = self.write(|db| handshake::take_keys(db, id))?;
+        if matches!(taken, TakenKeys::Now(_)) {
+            self.empty_log_if_possible();
+        }
+        Ok(taken)
     }
 
     fn first_message(&self, id: SessionId) -> Result<Option<Vec<u8>>, Error> {

@@ -1,4 +1,5 @@
--- Version 2. A change of this file needs a new version and a migration (migrate.rs).
+-- Version 3, with session.sql. A change of either file needs a new version and a migration
+-- (migrate.rs).
 -- Columns that end in "sealed" hold sealed blobs. Times end in their unit.
 
 -- The data key, under a passphrase or a key that is kept elsewhere; no row in a store that lives in
@@ -59,19 +60,6 @@ CREATE TABLE handshake (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX handshake_spk ON handshake (spk);
-
-CREATE TABLE session (
-    id            BLOB    PRIMARY KEY,
-    role          INTEGER NOT NULL,
-    peer_user     BLOB    NOT NULL,
-    peer_device   INTEGER NOT NULL,
-    peer_identity BLOB    NOT NULL,
-    spk           INTEGER NOT NULL,
-    opk           INTEGER,
-    sealed        BLOB    NOT NULL,
-    first_message BLOB,
-    created_ms    INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
 
 CREATE TABLE identity_pin (
     user      BLOB    NOT NULL,

@@ -50,7 +50,7 @@ async fn a_passive_eavesdropper_sees_no_secret_go_by() {
     let outgoing = first_message(&alice, "bob").await;
     let mut wire = town.server.wire();
     wire.push(outgoing.message.clone());
-    let keys = &outgoing.session.keys;
+    let keys = outgoing.session.keys().unwrap();
     let device = bob.store.device().unwrap();
     let secrets: [(&str, Vec<u8>); 6] = [
         ("root key", keys.root().as_bytes().to_vec()),
@@ -194,7 +194,7 @@ async fn the_same_opk_to_two_alices_gives_two_sks_and_bob_accepts_the_first_and_
     let second = first_message(&carol, "bob").await;
     // Neither Alice nor Carol can know: each sees a key that Bob has signed.
     assert_eq!(first.session.one_time_prekey, second.session.one_time_prekey);
-    let root = |session: &crate::Session| *session.keys.root().as_bytes();
+    let root = |session: &crate::Session| *session.keys().unwrap().root().as_bytes();
     assert_ne!(root(&first.session), root(&second.session));
 
     assert!(matches!(bob.receive(&first.message, b"ad"), Ok(Received::New { .. })));

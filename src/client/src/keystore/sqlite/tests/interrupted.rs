@@ -133,6 +133,8 @@ fn a_handshake_is_accepted_whole_or_not_at_all() {
     let used = store.one_time_prekey(opk.id()).unwrap();
     assert!(matches!(used, OneTimePreKeyRecord::Used(_)), "{used:?}");
     assert_eq!(store.remembered(), [(1, 1)]);
+    let session = SessionId::of(&sealed.session);
+    interrupt("take", &store, || store.take_keys(session).map(drop));
 }
 
 #[test]

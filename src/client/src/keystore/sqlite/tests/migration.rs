@@ -141,8 +141,8 @@ fn a_store_of_version_1_keeps_everything_and_no_secret_stays_in_the_clear() {
 
     let session = store.accepted(&DedupKey::from_bytes(DEDUP)).unwrap().unwrap();
     assert_eq!(session.id, SessionId(SESSION));
-    assert_eq!(session.keys.root().as_bytes()[..], KEYS[..32]);
-    assert_eq!(session.keys.chain().as_bytes()[..], KEYS[32..]);
+    assert_eq!(session.keys().unwrap().root().as_bytes()[..], KEYS[..32]);
+    assert_eq!(session.keys().unwrap().chain().as_bytes()[..], KEYS[32..]);
     assert_eq!(store.pinned_identity(&old.peer).unwrap().as_ref(), Some(of.identity().public()));
     assert_eq!(store.pinned_device_list(of.user()).unwrap(), Some(old.list));
 }
@@ -162,4 +162,70 @@ fn a_migration_that_fails_leaves_version_1() {
         .query_row("SELECT count(identity_secret) FROM device", [], |row| row.get(0))
         .unwrap();
     assert_eq!(secrets, 1);
+}
+
+/// Turns a file of this version into one of version 2.
+const BACK_TO_VERSION_2: &str = "
+    DROP INDEX session_opk;
+    ALTER TABLE session RENAME TO newer;
+    CREATE TABLE session (
+        id            BLOB    PRIMARY KEY,
+        role          INTEGER NOT NULL,
+        peer_user     BLOB    NOT NULL,
+        peer_device   INTEGER NOT NULL,
+        peer_identity BLOB    NOT NULL,
+        spk           INTEGER NOT NULL,
+        opk           INTEGER,
+        sealed        BLOB    NOT NULL,
+        first_message BLOB,
+        created_ms    INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO session SELECT * FROM newer;
+    DROP TABLE newer;
+    CREATE INDEX session_opk ON session (peer_user, peer_device, opk);
+    PRAGMA user_version = 2;
+";
+
+#[test]
+fn a_store_of_version_2_keeps_its_sessions_and_their_keys_can_be_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = device();
+    let store = SqliteKeyStore::open(folder.path(), &key()).unwrap();
+    store.create(&device).unwrap();
+    let half = |from: usize| zeroize::Zeroizing::new(KEYS[from..from + 32].try_into().unwrap());
+    let session = Session {
+        id: SessionId(SESSION),
+        role: crate::keystore::Role::Initiator,
+        peer: Address::new(&UserId::new("alice").unwrap(), DeviceId(2)),
+        peer_identity: *device.identity().public(),
+        signed_prekey: SignedPreKeyId(7),
+        one_time_prekey: Some(OneTimePreKeyId(8)),
+        keys: Some(oncekey_x3dh::SessionKeys::from_parts(half(0), half(32), SESSION)),
+    };
+    let started = StartedSession { session: &session, message: b"first" };
+    store.start(&started, TimestampMs(1)).unwrap();
+    let schema = |store: &SqliteKeyStore| {
+        let sql = "SELECT group_concat(sql) FROM (SELECT sql FROM sqlite_schema ORDER BY name)";
+        store.connection.lock().query_row(sql, [], |row| row.get::<_, String>(0)).unwrap()
+    };
+    let new = schema(&store);
+    store.connection.lock().execute_batch(BACK_TO_VERSION_2).unwrap();
+    let sealed = store.sealed("session", SESSION);
+    drop(store);
+
+    let other = Unlock::Key(StoreKey::from_bytes(&[8; 32]));
+    let error = SqliteKeyStore::open(folder.path(), &other).unwrap_err();
+    assert!(matches!(error, Error::Locked), "{error}");
+    let store = SqliteKeyStore::open(folder.path(), &key()).unwrap();
+    assert_eq!(schema(&store), new);
+    let id = session.id;
+    assert_eq!(store.first_message(id).unwrap().unwrap(), b"first");
+    let kept = store.session(id).unwrap().unwrap();
+    assert_eq!(kept.keys().unwrap().root().as_bytes()[..], KEYS[..32]);
+    assert!(found(folder.path(), &sealed), "held");
+    let taken = store.take_keys(id).unwrap();
+    let TakenKeys::Now(keys) = taken else { panic!("{taken:?}") };
+    assert_eq!(keys.chain().as_bytes()[..], KEYS[32..]);
+    assert!(!found(folder.path(), &sealed), "taken");
+    assert!(matches!(store.take_keys(id), Ok(TakenKeys::Before)));
 }

@@ -76,7 +76,7 @@ fn folder_and_files_are_their_owners_alone() {
 
 #[test]
 fn a_store_of_another_version_or_program_is_refused() {
-    for (pragma, value) in [("user_version", 3), ("application_id", 7)] {
+    for (pragma, value) in [("user_version", migrate::VERSION + 1), ("application_id", 7)] {
         let folder = tempfile::tempdir().unwrap();
         SqliteKeyStore::open(folder.path(), &key()).unwrap();
         Connection::open(folder.path().join(FILE_NAME))
