@@ -201,6 +201,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_found_after_the_end_of_a_process_survives_a_power_cut() {
+        let state = MemoryState::new();
+        commit(&open(&state), 1);
+        state.kill();
+        assert_eq!(open(&state).header(), Some(vec![1]));
+        state.power_cut(0);
+        assert_eq!(open(&state).header(), Some(vec![1]));
+    }
+
+    #[test]
     fn a_process_that_ends_loses_what_it_had_not_flushed_alone() {
         let state = MemoryState::new();
         let space = open(&state);

@@ -187,7 +187,8 @@ pub struct StateEngine {
 }
 
 impl StateEngine {
-    /// Opens the state below `dir`, making it if need be.
+    /// Opens the state below `dir`, making it if need be. What is found there survives a power cut
+    /// from then on, as far as the engine can promise that.
     ///
     /// # Errors
     ///
@@ -228,6 +229,9 @@ impl StateEngine {
 
     fn over(engine: Arc<dyn Engine>, cache: Arc<RecordCache>) -> Result<Self, EngineError> {
         check_format(&*engine)?;
+        // A process that ended left what its kernel may still hold alone. The log is purged behind
+        // what is found here, so it has to survive a power cut.
+        engine.checkpoint()?;
         Ok(Self { engine, cache, shards: Arc::default() })
     }
 
