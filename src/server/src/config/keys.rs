@@ -84,7 +84,12 @@ pub const KEYS: &[Key] = &[
         Some("\"fjall\""),
         "Engine that keeps the state: fjall or sled. sled loses acknowledged data when the power fails.",
     ),
-    integer("storage.cache_bytes", Some("67108864"), "Cache of the state engine."),
+    integer(
+        "storage.cache_bytes",
+        Some("268435456"),
+        "Memory for records and blocks of the state that were read lately. Pops stay fast while the \
+         accounts, devices and current keys of those who are fetched fit: about 2 kB for each device.",
+    ),
     integer(
         "storage.wal_segment_bytes",
         Some("67108864"),

@@ -1,8 +1,8 @@
 //! Records read from the engine lately.
 //!
 //! Guarantees: bounded by the bytes it is given. Leaves out: being right. Whoever commits a record
-//! removes it here, and a record is only put in while no commit of its shard can come between, see
-//! `shard`.
+//! changes it here too, and a record is only put in while no commit of its shard can come between,
+//! see `shard`.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -84,7 +84,19 @@ impl RecordCache {
         self.records.insert(Key { place, key: key.into() }, value.into());
     }
 
-    pub(super) fn remove(&self, place: Place, key: &[u8]) {
-        self.records.remove(&KeyRef { place, key });
+    /// Gives a record that is here its new value. One that is not here was not read lately and does
+    /// not come in by being written: most of what a shard writes is never read.
+    pub(super) fn change(&self, place: Place, key: &[u8], value: Option<&[u8]>) {
+        let known = KeyRef { place, key };
+        match value {
+            Some(value) if self.records.contains_key(&known) => {
+                // Refused when it was evicted just now, which is as good.
+                let _ = self.records.replace(Key { place, key: key.into() }, value.into(), true);
+            }
+            Some(_) => {}
+            None => {
+                self.records.remove(&known);
+            }
+        }
     }
 }

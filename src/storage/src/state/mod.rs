@@ -101,13 +101,14 @@ pub struct UnknownEngine {
 /// Settings of an engine.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// Memory for what was read lately, in bytes: half for records, half for blocks of the engine.
+    /// Memory for what was read lately, in bytes: three quarters for records, one for blocks of the
+    /// engine.
     pub cache_bytes: u64,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20 }
+        Self { cache_bytes: 256 << 20 }
     }
 }
 
@@ -204,8 +205,8 @@ impl StateEngine {
                 return Err(EngineError::OtherEngine { dir: dir.to_owned(), found, asked: kind });
             }
         }
-        let blocks = EngineOptions { cache_bytes: options.cache_bytes / 2 };
-        let cache = Arc::new(RecordCache::new(options.cache_bytes / 2));
+        let blocks = EngineOptions { cache_bytes: options.cache_bytes / 4 };
+        let cache = Arc::new(RecordCache::new(options.cache_bytes - blocks.cache_bytes));
         let dir = dir.join(kind.name());
         std::fs::create_dir_all(&dir)
             .map_err(|source| EngineError::Io { path: dir.clone(), source })?;
@@ -223,7 +224,7 @@ impl StateEngine {
     ///
     /// [`EngineError::Format`] when it was written by another version.
     pub fn in_memory(state: &MemoryState, options: &EngineOptions) -> Result<Self, EngineError> {
-        let cache = Arc::new(RecordCache::new(options.cache_bytes / 2));
+        let cache = Arc::new(RecordCache::new(options.cache_bytes));
         Self::over(Arc::new(state.mount()), cache)
     }
 

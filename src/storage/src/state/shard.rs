@@ -8,8 +8,8 @@
 //!
 //! A commit goes into a [`Buffer`], in memory, and from there to the engine with the next flush. A
 //! read looks there first, then in the [`RecordCache`], then in the engine. A record gets into the
-//! cache only while its reader holds `current`, when nothing can be committed, and leaves it when
-//! it is committed; so the cache never holds what is out of date.
+//! cache only while its reader holds `current`, when nothing can be committed, and is changed there
+//! with every commit; so the cache never holds what is out of date.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{
@@ -74,7 +74,7 @@ impl ShardSpace {
         let Current { generation, buffer } = &mut *current;
         let place = Place { shard: shard.id, generation: *generation };
         for (key, value) in changes {
-            shard.cache.remove(place, &key);
+            shard.cache.change(place, &key, value.as_deref());
             buffer.insert((key, value));
         }
         buffer.set_header(header);
