@@ -10,6 +10,7 @@
 pub mod disk;
 pub mod failpoint;
 mod machine;
+pub mod measure;
 pub mod state;
 pub mod wal;
 

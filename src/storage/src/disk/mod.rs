@@ -9,12 +9,14 @@
 
 mod real;
 mod sim;
+mod space;
 
 use std::io;
 use std::sync::Arc;
 
 pub use real::{DirLock, LockError, RealDisk};
 pub use sim::{SimDisk, SimMount, Tear};
+pub use space::Space;
 
 /// One directory of files.
 pub trait Disk: Send + Sync + 'static {

@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use oncekey_types::ShardId;
 
@@ -38,6 +39,7 @@ use self::engine::Engine;
 pub use self::memory::MemoryState;
 use self::shard::Shard;
 pub use self::shard::{ShardReader, ShardSpace, ShardView, Staging};
+use crate::measure::Histogram;
 
 /// Version of the layout of keys, pointers and headers.
 const FORMAT_VERSION: u32 = 1;
@@ -184,7 +186,23 @@ pub struct EngineStats {
 pub struct StateEngine {
     engine: Arc<dyn Engine>,
     cache: Arc<RecordCache>,
+    times: Arc<StateTimes>,
     shards: Arc<Mutex<BTreeMap<ShardId, Arc<Shard>>>>,
+}
+
+/// How long the engine takes, in microseconds.
+#[derive(Debug)]
+pub struct StateTimes {
+    /// To take the changes that a shard has gathered.
+    pub flush: Histogram,
+    /// To make what it has taken durable.
+    pub checkpoint: Histogram,
+}
+
+impl StateTimes {
+    fn new() -> Self {
+        Self { flush: Histogram::of_durations(), checkpoint: Histogram::of_durations() }
+    }
 }
 
 impl StateEngine {
@@ -233,7 +251,7 @@ impl StateEngine {
         // A process that ended left what its kernel may still hold alone. The log is purged behind
         // what is found here, so it has to survive a power cut.
         engine.checkpoint()?;
-        Ok(Self { engine, cache, shards: Arc::default() })
+        Ok(Self { engine, cache, times: Arc::new(StateTimes::new()), shards: Arc::default() })
     }
 
     /// Whether a commit of a shard may have to wait until no [`ShardView`] of it is left.
@@ -253,7 +271,9 @@ impl StateEngine {
         let shard = match shards.get(&id) {
             Some(shard) => shard.clone(),
             None => {
-                let shard = Arc::new(Shard::open(self.engine.clone(), self.cache.clone(), id)?);
+                let (engine, cache, times) =
+                    (self.engine.clone(), self.cache.clone(), self.times.clone());
+                let shard = Arc::new(Shard::open(engine, cache, times, id)?);
                 shards.insert(id, shard.clone());
                 shard
             }
@@ -272,7 +292,13 @@ impl StateEngine {
         for shard in shards {
             shard.flush()?;
         }
-        self.engine.checkpoint()
+        checkpoint(&*self.engine, &self.times)
+    }
+
+    /// How long the engine has taken.
+    #[must_use]
+    pub fn times(&self) -> &StateTimes {
+        &self.times
     }
 
     /// Sizes.
@@ -287,6 +313,13 @@ impl StateEngine {
     fn opened(&self) -> MutexGuard<'_, BTreeMap<ShardId, Arc<Shard>>> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn checkpoint(engine: &dyn Engine, times: &StateTimes) -> Result<(), EngineError> {
+    let began = Instant::now();
+    engine.checkpoint()?;
+    times.checkpoint.note_since(began);
+    Ok(())
 }
 
 /// Writes the version of the format into a new database, checks it in an old one.

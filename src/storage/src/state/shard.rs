@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{
     Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
+use std::time::Instant;
 
 use oncekey_types::ShardId;
 
@@ -22,7 +23,7 @@ use super::buffer::{BUFFER_MAX_BYTES, Buffer, FLUSH_BYTES};
 use super::cache::{Place, RecordCache};
 use super::engine::{Engine, Reader};
 use super::key::{self, Generation};
-use super::{Change, EngineError, Record};
+use super::{Change, EngineError, Record, StateTimes, checkpoint};
 
 /// Records removed in one batch when a generation is given up.
 const REMOVE_CHUNK: usize = 4096;
@@ -104,7 +105,7 @@ impl ShardSpace {
     /// Any fault of the engine.
     pub fn checkpoint(&self) -> Result<(), EngineError> {
         self.shard.flush()?;
-        self.shard.engine.checkpoint()
+        checkpoint(&*self.shard.engine, &self.shard.times)
     }
 
     /// The state as of now. Commits go on beside it; with sled they cannot be flushed until it is
@@ -263,7 +264,7 @@ impl Staging {
     /// Any fault of the engine.
     pub fn install(mut self, header: &[u8]) -> Result<(), EngineError> {
         self.installed = true;
-        self.shard.engine.checkpoint()?;
+        checkpoint(&*self.shard.engine, &self.shard.times)?;
         self.shard.switch(self.generation, Some(header))
     }
 }
@@ -291,6 +292,7 @@ impl Drop for Staging {
 pub(super) struct Shard {
     engine: Arc<dyn Engine>,
     cache: Arc<RecordCache>,
+    times: Arc<StateTimes>,
     id: ShardId,
     next_generation: AtomicU32,
     /// Held by whoever hands commits to the engine or changes the generation. Locked first.
@@ -312,6 +314,7 @@ impl Shard {
     pub(super) fn open(
         engine: Arc<dyn Engine>,
         cache: Arc<RecordCache>,
+        times: Arc<StateTimes>,
         id: ShardId,
     ) -> Result<Self, EngineError> {
         let generation = match engine.get(&key::pointer(id))? {
@@ -330,6 +333,7 @@ impl Shard {
         let shard = Self {
             engine,
             cache,
+            times,
             id,
             next_generation: AtomicU32::new(generation.0 + 1),
             flushing: Mutex::default(),
@@ -382,7 +386,9 @@ impl Shard {
         let header = (key::header(self.id), Some(&flush.header[..]));
         {
             let _writer = self.gate.write();
+            let began = Instant::now();
             self.engine.apply(&mut changes.chain([header]))?;
+            self.times.flush.note_since(began);
         }
         self.current_mut().buffer.end_flush();
         Ok(())
@@ -402,7 +408,7 @@ impl Shard {
             current.buffer = Buffer::new(header.map(<[u8]>::to_vec));
             std::mem::replace(&mut current.generation, next)
         };
-        self.engine.checkpoint()?;
+        checkpoint(&*self.engine, &self.times)?;
         self.remove(before, before)
     }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -207,10 +207,12 @@ impl Committer {
         }
         let written = if allocated > self.active.allocated { allocated } else { end };
         self.buffer.resize(usize_of(written - self.active.position), 0);
+        let began = Instant::now();
         self.active
             .file
             .write_all_at(&self.buffer, self.active.position)
             .map_err(|error| fault("writing", FileName::Segment(self.active.id), error))?;
+        self.shared.times.write.note_since(began);
         failpoint::BEFORE_LOG_SYNC.reach();
         self.sync(&self.active.file, FileName::Segment(self.active.id))?;
         self.active.allocated = allocated;
@@ -290,7 +292,9 @@ impl Committer {
     }
 
     fn sync(&self, file: &Arc<dyn DiskFile>, name: FileName) -> Result<(), WalFault> {
+        let began = Instant::now();
         file.sync_data().map_err(|error| fault("syncing", name, error))?;
+        self.shared.times.sync.note_since(began);
         self.shared.lock().stats.syncs += 1;
         Ok(())
     }

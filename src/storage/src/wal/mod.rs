@@ -40,6 +40,7 @@ use self::index::{Found, Location};
 use self::record::Record;
 use self::shared::{Request, Shared};
 use crate::disk::{Disk, DiskFile};
+use crate::measure::Histogram;
 
 /// A Raft group of the node: one per shard.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -240,6 +241,21 @@ pub struct WalStats {
     pub cached_bytes: u64,
 }
 
+/// How long the disk takes, in microseconds.
+#[derive(Debug)]
+pub struct WalTimes {
+    /// To take the bytes of a batch.
+    pub write: Histogram,
+    /// To make them durable.
+    pub sync: Histogram,
+}
+
+impl WalTimes {
+    fn new() -> Self {
+        Self { write: Histogram::of_durations(), sync: Histogram::of_durations() }
+    }
+}
+
 /// The write-ahead log. Clones share it; when the last one goes, the log is shut down.
 #[derive(Clone)]
 pub struct Wal {
@@ -410,6 +426,12 @@ impl Wal {
             cached_bytes: state.index.cached_bytes() as u64,
             ..state.stats
         }
+    }
+
+    /// How long the disk has taken, batch by batch.
+    #[must_use]
+    pub fn times(&self) -> &WalTimes {
+        &self.inner.shared.times
     }
 
     /// [`WalStats::progress`] alone.

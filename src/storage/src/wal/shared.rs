@@ -16,7 +16,7 @@ use oncekey_types::limits;
 use super::index::{Index, Ticket};
 use super::record::RECORD_HEADER_BYTES;
 use super::segments::Segments;
-use super::{Done, GroupId, WalFault, WalStats};
+use super::{Done, GroupId, WalFault, WalStats, WalTimes};
 
 /// Payload bytes that go into one batch; a job is never split, so the last may exceed it.
 const BATCH_BYTES: usize = 8 << 20;
@@ -49,6 +49,7 @@ pub(super) enum Work {
 }
 
 pub(super) struct Shared {
+    pub(super) times: WalTimes,
     state: Mutex<State>,
     work: Condvar,
     room: Condvar,
@@ -89,6 +90,7 @@ impl Shared {
             ended: None,
         };
         Self {
+            times: WalTimes::new(),
             state: Mutex::new(state),
             work: Condvar::new(),
             room: Condvar::new(),
