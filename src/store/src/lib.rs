@@ -27,5 +27,5 @@ pub mod snapshot;
 pub mod state;
 
 pub use fault::ApplyFault;
-pub use machine::{Applied, apply};
+pub use machine::{Applied, Met, apply};
 pub use record::{CorruptRecord, KEY_SPACE, Kind};

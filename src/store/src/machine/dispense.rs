@@ -3,12 +3,12 @@
 //! Guarantees: everything is decided before the first key is popped. Leaves out: the answer when
 //! there is no quorum; that is a query, [`Query::Peek`](crate::query::Query::Peek).
 
-use oncekey_types::DeviceId;
+use oncekey_types::{DeviceId, TimestampMs};
 
-use super::{Machine, Stop, check, limit::Tokens, missing};
+use super::{Machine, Met, Stop, check, limit::Tokens, missing};
 use crate::{
     ApplyFault,
-    command::Dispense,
+    command::{Dispense, SignedPreKey},
     outcome::{Bundle, Dispensed, Issue, Outcome, Refusal},
     record::{
         Kind,
@@ -88,6 +88,7 @@ impl<S: StateRead> Machine<'_, S> {
             } else {
                 Issue::Issued(self.pop_key(&command.user, device, &mut enrolled.cursor)?)
             };
+            self.met.push(met(self.now(), enrolled.cursor.count, &signed_prekey));
             bundles.push(Bundle {
                 device,
                 registration,
@@ -97,6 +98,15 @@ impl<S: StateRead> Machine<'_, S> {
             });
         }
         Ok(bundles)
+    }
+}
+
+fn met(now: TimestampMs, left: u32, signed_prekey: &SignedPreKey) -> Met {
+    let now_s = now.0 / 1000;
+    Met {
+        left,
+        signed_prekey_age_s: now_s.saturating_sub(signed_prekey.created.0),
+        signed_prekey_expired: signed_prekey.expires.0 <= now_s,
     }
 }
 

@@ -60,6 +60,20 @@ pub struct Applied {
     pub outcomes: Vec<Outcome>,
     /// What the caller commits in one atomic batch, with the applied index.
     pub changes: Changes,
+    /// The pools that fetches met, in the order in which they met them. For whoever counts; nothing
+    /// of it is kept, and it names nobody.
+    pub met: Vec<Met>,
+}
+
+/// What a fetch left of a device's keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Met {
+    /// One-time prekeys that are left in the pool.
+    pub left: u32,
+    /// Age of the signed prekey by its device's clock, in seconds.
+    pub signed_prekey_age_s: u64,
+    /// Whether the signed prekey is past its time.
+    pub signed_prekey_expired: bool,
 }
 
 /// Applies the entry at `index` to `state`.
@@ -108,7 +122,8 @@ fn apply_within(
     let before = stored.unwrap_or_default();
     let mut meta = before;
     meta.time = meta.time.max(batch.time);
-    let mut machine = Machine { records, before, meta, index, policy: batch.policy, bounds };
+    let policy = batch.policy;
+    let mut machine = Machine { records, before, meta, index, policy, bounds, met: Vec::new() };
     let mut outcomes = Vec::with_capacity(batch.commands.len());
     for command in &batch.commands {
         outcomes.push(machine.outcome(command)?);
@@ -117,7 +132,8 @@ fn apply_within(
     if stored != Some(machine.meta) {
         machine.records.set(slot, &machine.meta)?;
     }
-    Ok(Applied { outcomes, changes: machine.records.into_changes() })
+    let Machine { records, met, .. } = machine;
+    Ok(Applied { outcomes, changes: records.into_changes(), met })
 }
 
 /// Records that a command meets, as a guess: those of a pop from one device, and of what expires.
@@ -131,6 +147,7 @@ struct Machine<'a, S> {
     index: LogIndex,
     policy: Policy,
     bounds: &'a Bounds,
+    met: Vec<Met>,
 }
 
 impl<S: StateRead> Machine<'_, S> {

@@ -2,6 +2,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "test values are small")]
 
 mod invariants;
+mod met;
 mod model;
 mod queues;
 mod rules;
