@@ -173,6 +173,7 @@ impl Machine {
     fn environment(self: &Arc<Self>) -> Environment {
         let (disk, clock) = (Arc::clone(self), Arc::clone(self));
         Environment {
+            spans: None,
             network: Arc::new(self.network.clone()),
             disks: Disks::Simulated(self.disks.clone()),
             blocking: Blocking::Inline(Arc::new(move || {

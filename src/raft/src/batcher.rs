@@ -26,7 +26,7 @@ use oncekey_store::{
     command::{Batch, Command, Policy},
     outcome::Outcome,
 };
-use oncekey_types::{LogIndex, limits};
+use oncekey_types::{LogIndex, ShardId, limits};
 use openraft::{
     ReadPolicy,
     errors::{ClientWriteError, RaftError},
@@ -40,6 +40,8 @@ use tokio::{
 use crate::{
     environment::Clock,
     error::{Fault, FaultSink},
+    measures::ShardMeasures,
+    trace::{Attribute, Span, SpanKind, SpanSink, TraceContext},
     type_config::{Proposal, Raft, TypeConfig},
 };
 
@@ -79,28 +81,45 @@ pub(crate) struct Batcher {
 struct Waiting {
     commands: Vec<Command>,
     bytes: usize,
+    /// The requests among them that are traced, and when they came.
+    traces: Vec<(TraceContext, Instant)>,
     reply: oneshot::Sender<Reply>,
 }
 
 impl Batcher {
-    /// Starts proposing to `raft`; ends when the last clone is dropped.
-    pub(crate) fn start(raft: Raft, policy: Policy, clock: Clock, faults: FaultSink) -> Self {
+    /// Starts proposing for `proposer`; ends when the last clone is dropped.
+    pub(crate) fn start(proposer: Proposer) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
         let queued = Arc::new(AtomicUsize::new(0));
         let source = Source { waiting, queued: Arc::clone(&queued), carried: None };
-        tokio::spawn(Proposer { raft, policy, clock, faults }.run(source));
+        tokio::spawn(proposer.run(source));
         Self { queue, queued }
     }
 
+    /// Commands that wait for their turn.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
     /// Proposes `command` with the next entry and waits for its outcome.
-    pub(crate) async fn submit(&self, command: Command) -> Result<(Outcome, LogIndex), Rejected> {
-        let (outcomes, index) = self.submit_all(vec![command]).await?;
+    pub(crate) async fn submit(
+        &self,
+        command: Command,
+        trace: Option<TraceContext>,
+    ) -> Result<(Outcome, LogIndex), Rejected> {
+        let traces = trace.into_iter().collect();
+        let (outcomes, index) = self.submit_all(vec![command], traces).await?;
         let outcome = outcomes.into_iter().next().ok_or(Rejected::Stopped)?;
         Ok((outcome, index))
     }
 
-    /// Proposes `commands` with the next entry, all in one, and waits for their outcomes.
-    pub(crate) async fn submit_all(&self, commands: Vec<Command>) -> Reply {
+    /// Proposes `commands` with the next entry, all in one, and waits for their outcomes. `traces`
+    /// has the requests among them that are traced.
+    pub(crate) async fn submit_all(
+        &self,
+        commands: Vec<Command>,
+        traces: Vec<TraceContext>,
+    ) -> Reply {
         let (count, bytes) = (commands.len(), commands.iter().map(size).sum());
         if count > limits::BATCH_COMMANDS_MAX || bytes > BATCH_BYTES {
             return Err(Rejected::TooLarge);
@@ -110,7 +129,9 @@ impl Batcher {
             return Err(Rejected::Overloaded);
         }
         let (reply, outcomes) = oneshot::channel();
-        self.queue.send(Waiting { commands, bytes, reply }).map_err(|_| Rejected::Stopped)?;
+        let traces = traces.into_iter().map(|trace| (trace, Instant::now())).collect();
+        let waiting = Waiting { commands, bytes, traces, reply };
+        self.queue.send(waiting).map_err(|_| Rejected::Stopped)?;
         outcomes.await.unwrap_or(Err(Rejected::Stopped))
     }
 }
@@ -130,6 +151,7 @@ struct Gathered {
     bytes: usize,
     /// Whom to tell, with how many of the commands are theirs.
     replies: Vec<(usize, oneshot::Sender<Reply>)>,
+    traces: Vec<(TraceContext, Instant)>,
 }
 
 impl Source {
@@ -154,6 +176,7 @@ impl Source {
             self.queued.fetch_sub(count, Ordering::Relaxed);
             gathered.bytes += bytes;
             gathered.commands.extend(next.commands);
+            gathered.traces.extend(next.traces);
             gathered.replies.push((count, next.reply));
         }
     }
@@ -170,11 +193,15 @@ impl Source {
     }
 }
 
-struct Proposer {
-    raft: Raft,
-    policy: Policy,
-    clock: Clock,
-    faults: FaultSink,
+/// Makes entries of what waits.
+pub(crate) struct Proposer {
+    pub(crate) shard: ShardId,
+    pub(crate) raft: Raft,
+    pub(crate) policy: Policy,
+    pub(crate) clock: Clock,
+    pub(crate) measures: Arc<ShardMeasures>,
+    pub(crate) spans: Option<Arc<dyn SpanSink>>,
+    pub(crate) faults: FaultSink,
 }
 
 impl Proposer {
@@ -199,9 +226,10 @@ impl Proposer {
 
     /// Proposes all of `gathered` as one entry and answers them.
     async fn propose(&self, gathered: Gathered) {
-        let Gathered { commands, replies, .. } = gathered;
+        let Gathered { commands, replies, traces, .. } = gathered;
         let batch = Batch { time: self.clock.now(), policy: self.policy, commands };
         failpoint::BEFORE_PROPOSE.reach();
+        self.measures.passage.proposed(Instant::now());
         let result = match entry::encode(&batch) {
             Ok(bytes) => self.write(bytes).await,
             Err(error) => {
@@ -209,6 +237,11 @@ impl Proposer {
                 Err(Rejected::Stopped)
             }
         };
+        if let (Ok((outcomes, index)), Some(spans)) = (&result, &self.spans) {
+            for (trace, queued) in traces {
+                self.trace(&**spans, trace, queued, *index, outcomes.len());
+            }
+        }
         // Callers that stopped waiting ask again if they want to know.
         match result {
             Ok((outcomes, index)) => {
@@ -223,6 +256,50 @@ impl Proposer {
                     let _ = reply.send(Err(rejected.clone()));
                 }
             }
+        }
+    }
+
+    /// Tells how a traced request of the entry at `index` got into it and through it.
+    fn trace(
+        &self,
+        spans: &dyn SpanSink,
+        parent: TraceContext,
+        queued: Instant,
+        index: LogIndex,
+        commands: usize,
+    ) {
+        let [proposed, committed, applied] = self.measures.passage.stations();
+        let commit = parent.child();
+        spans.record(Span {
+            name: "commit",
+            context: commit,
+            parent: Some(parent.span),
+            kind: SpanKind::Internal,
+            began: queued,
+            ended: Instant::now(),
+            attributes: vec![
+                ("oncekey.shard", Attribute::Number(self.shard.0.into())),
+                ("oncekey.log_index", Attribute::Number(index.0)),
+                (
+                    "oncekey.commands",
+                    Attribute::Number(u64::try_from(commands).unwrap_or(u64::MAX)),
+                ),
+            ],
+        });
+        for (name, began, ended) in [
+            ("queue", queued, proposed),
+            ("replicate", proposed, committed),
+            ("apply", committed, applied),
+        ] {
+            spans.record(Span {
+                name,
+                context: commit.child(),
+                parent: Some(commit.span),
+                kind: SpanKind::Internal,
+                began,
+                ended: ended.max(began),
+                attributes: Vec::new(),
+            });
         }
     }
 

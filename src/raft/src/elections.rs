@@ -34,6 +34,8 @@ struct State {
     vacant_since: Option<Instant>,
     campaign_at: Option<Instant>,
     heartbeat_at: Instant,
+    /// The term in which this node was seen to lead.
+    led: Option<u64>,
 }
 
 impl Elections {
@@ -43,8 +45,12 @@ impl Elections {
         liveness: Arc<Liveness>,
         shards: impl Iterator<Item = Arc<Shard>>,
     ) -> Self {
-        let state =
-            || State { vacant_since: None, campaign_at: None, heartbeat_at: Instant::now() };
+        let state = || State {
+            vacant_since: None,
+            campaign_at: None,
+            heartbeat_at: Instant::now(),
+            led: None,
+        };
         let shards = shards.map(|shard| (shard, state())).collect();
         Self { me, timing, liveness, shards }
     }
@@ -64,6 +70,9 @@ impl Elections {
                 let result = if metrics.current_leader == Some(self.me) {
                     state.vacant_since = None;
                     state.campaign_at = None;
+                    if state.led.replace(metrics.current_term) != Some(metrics.current_term) {
+                        tracing::info!(shard = %shard.id, term = metrics.current_term, "leads");
+                    }
                     tell(shard, state, found_or_lost).await
                 } else if is_vacant(self.me, &self.liveness, shard, &metrics) {
                     campaign(self.me, self.timing, &self.liveness, shard, &metrics, state).await
@@ -119,6 +128,7 @@ async fn campaign(
         return Ok(());
     }
     state.campaign_at = Some(now + Duration::from_millis(timing.election_ms()) + step * rank);
+    shard.measures.elections.one();
     tracing::info!(shard = %shard.id, term = metrics.current_term + 1, "campaigning");
     shard.raft.trigger().elect(true).await
 }

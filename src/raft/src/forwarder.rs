@@ -22,6 +22,7 @@ use crate::{
     batcher,
     peer::{PeerPool, Request, Response, ShardRequest},
     router::{Attempt, from_peer},
+    trace::TraceContext,
 };
 
 /// Commands in one frame; their outcomes fit into one frame, too, however large they are.
@@ -44,6 +45,7 @@ struct Waiting {
     leader: u64,
     timeout: Duration,
     command: Command,
+    trace: Option<TraceContext>,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -56,13 +58,19 @@ impl Forwarder {
     }
 
     /// Sends `command` to `leader` and waits for its outcome.
-    pub(crate) async fn submit(&self, leader: u64, command: Command, timeout: Duration) -> Answer {
+    pub(crate) async fn submit(
+        &self,
+        leader: u64,
+        command: Command,
+        trace: Option<TraceContext>,
+        timeout: Duration,
+    ) -> Answer {
         let _place = Place(&self.unanswered);
         if self.unanswered.fetch_add(1, Ordering::Relaxed) >= limits::PROPOSAL_QUEUE_MAX {
             return Attempt::Overloaded;
         }
         let (answer, outcome) = oneshot::channel();
-        if self.queue.send(Waiting { leader, timeout, command, answer }).is_err() {
+        if self.queue.send(Waiting { leader, timeout, command, trace, answer }).is_err() {
             return Attempt::Unknown;
         }
         outcome.await.unwrap_or(Attempt::Unknown)
@@ -105,9 +113,10 @@ async fn run(shard: ShardId, pool: Arc<PeerPool>, mut waiting: mpsc::UnboundedRe
 /// Sends `group` and tells each caller its part of the answer.
 async fn forward(shard: ShardId, leader: u64, pool: Arc<PeerPool>, group: Vec<Waiting>) {
     let timeout = group.iter().map(|waiting| waiting.timeout).max().unwrap_or_default();
+    let traces = group.iter().filter_map(|waiting| waiting.trace).collect();
     let (commands, callers): (Vec<_>, Vec<_>) =
         group.into_iter().map(|waiting| (waiting.command, waiting.answer)).unzip();
-    let request = Request::Shard(shard.0, ShardRequest::Submit(commands));
+    let request = Request::Shard(shard.0, ShardRequest::Submit { commands, traces });
     let answer = from_peer(pool.call(leader, request, timeout).await, |response| match response {
         Response::Submitted { outcomes, index } if outcomes.len() == callers.len() => {
             Some((outcomes, LogIndex(index)))

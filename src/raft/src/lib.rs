@@ -25,15 +25,18 @@ mod introduction;
 mod liveness;
 mod log_store;
 mod machine;
+mod measures;
 mod members;
 mod node;
 mod peer;
+mod reports;
 mod router;
 mod service;
 mod shard;
 mod status;
 #[cfg(test)]
 mod storage_suite;
+pub mod trace;
 mod transfer;
 mod type_config;
 mod upkeep;
@@ -42,10 +45,17 @@ mod watchers;
 pub use config::{Member, NodeConfig, Timing};
 pub use environment::Environment;
 pub use error::{Fault, ReplaceError, StartError, SubmitError};
+pub use measures::{NodeMeasures, POOL_SIZES, ShardMeasures};
 pub use node::Node;
 #[cfg(feature = "failpoints")]
 pub use oncekey_storage::failpoint;
-pub use oncekey_storage::{state::EngineKind, wal::WalStats};
+pub use oncekey_storage::{
+    disk::Space,
+    measure,
+    state::{EngineKind, StateTimes},
+    wal::{WalStats, WalTimes},
+};
+pub use reports::{NodeReport, SeenNode, ShardReport, Totals};
 pub use router::{Committed, LocalRead, Read};
 pub use status::{NodeStatus, ShardStatus};
 pub use watchers::Watch;

@@ -9,7 +9,7 @@
 //! Leaves out: durability of each apply. After a crash the state may be older than before; the log
 //! rebuilds it.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use futures_util::{Stream, TryStreamExt};
 use oncekey_storage::{
@@ -26,12 +26,13 @@ use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     storage::{EntryResponder, RaftStateMachine, Snapshot},
 };
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
     codec::{StateHeader, decode_header, encode_header},
     environment::Blocking,
     error::FaultSink,
+    measures::ShardMeasures,
     transfer::{self, ShardSnapshot},
     type_config::{Entry, LogId, Outcomes, SnapshotMeta, SnapshotOf, StoredMembership, TypeConfig},
     watchers::Watchers,
@@ -72,6 +73,7 @@ pub(crate) struct Machine {
     blocking: Blocking,
     faults: FaultSink,
     watchers: Watchers,
+    measures: Arc<ShardMeasures>,
 }
 
 impl Machine {
@@ -81,10 +83,11 @@ impl Machine {
         space: ShardSpace,
         blocking: Blocking,
         faults: FaultSink,
+        measures: Arc<ShardMeasures>,
     ) -> Result<Self, io::Error> {
         let header = read_header(&space).map_err(|error| faults.raise_io(&*error))?;
         let watchers = Watchers::default();
-        Ok(Self { engine, space, header, flush: None, blocking, faults, watchers })
+        Ok(Self { engine, space, header, flush: None, blocking, faults, watchers, measures })
     }
 
     /// Whom it wakes.
@@ -92,7 +95,10 @@ impl Machine {
         &self.watchers
     }
 
-    fn apply_entry(&mut self, entry: &Entry) -> Result<Outcomes, BoxError> {
+    /// Applies `entry`; `mine` when this node proposed it.
+    fn apply_entry(&mut self, entry: &Entry, mine: bool) -> Result<Outcomes, BoxError> {
+        let mine = mine && matches!(entry.payload, EntryPayload::Normal(_));
+        let began = Instant::now();
         let mut outcomes = Vec::new();
         let mut changes = Vec::new();
         let mut commands = Vec::new();
@@ -103,6 +109,10 @@ impl Machine {
                 let index = LogIndex(entry.log_id.index);
                 let applied = oncekey_store::apply(&Records(&self.space.read()), index, &batch)?;
                 outcomes = applied.outcomes;
+                if mine {
+                    self.measures.committed(began);
+                    self.measures.applied(&outcomes, &applied.met);
+                }
                 changes.extend(applied.changes.0);
                 commands = batch.commands;
             }
@@ -118,6 +128,11 @@ impl Machine {
             tokio::task::block_in_place(|| self.space.commit(changes, &header))?;
         } else {
             self.space.commit(changes, &header)?;
+        }
+        let ended = Instant::now();
+        self.measures.node.apply.note_duration(ended - began);
+        if mine {
+            self.measures.passage.applied(ended);
         }
         self.watchers.wake(commands.iter().map(Command::user));
         if self.space.is_flush_due() && self.flush.as_ref().is_none_or(JoinHandle::is_finished) {
@@ -158,8 +173,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             failpoint::BEFORE_APPLY.reach();
-            let outcomes =
-                self.apply_entry(&entry).map_err(|error| self.faults.raise_io(&*error))?;
+            let outcomes = self
+                .apply_entry(&entry, responder.is_some())
+                .map_err(|error| self.faults.raise_io(&*error))?;
             failpoint::BEFORE_OUTCOME.reach();
             if let Some(responder) = responder {
                 responder.send(outcomes);

@@ -12,8 +12,9 @@ use std::{
 };
 
 use oncekey_storage::{
-    state::StateEngine,
-    wal::{GroupId, Wal},
+    disk::Space,
+    state::{StateEngine, StateTimes},
+    wal::{GroupId, Wal, WalTimes},
 };
 use oncekey_store::{command::Command, query::Query};
 use oncekey_types::{LogIndex, NodeId, ShardId, SlotMap, UserId};
@@ -22,11 +23,11 @@ use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    batcher::Batcher,
+    batcher::{Batcher, Proposer},
     config::{Member, NodeConfig},
     disk::OpenedDisk,
     elections::Elections,
-    environment::Environment,
+    environment::{Disks, Environment},
     error::{Fault, FaultSink, ReplaceError, StartError, SubmitError, chain},
     formation,
     forwarder::Forwarder,
@@ -35,14 +36,16 @@ use crate::{
     liveness::{self, Liveness},
     log_store::LogStore,
     machine::{Machine, read_header},
+    measures::{NodeMeasures, ShardMeasures},
     members::{self, Replacement},
     peer::{Inbound, NetworkFactory, PeerPool},
+    reports::{self, NodeReport, Reporter, Reports, SeenNode},
     router::{Committed, LocalRead, OUTAGE_AFTER, Read, Router},
     service::Services,
     shard::Shard,
     status::{NodeStatus, ShardStatus},
     transfer::{self, OpenTransfers},
-    type_config::Raft,
+    type_config::{LogId, Raft},
     upkeep,
     watchers::Watch,
 };
@@ -64,6 +67,9 @@ struct Inner {
     engine: StateEngine,
     environment: Environment,
     faults: FaultSink,
+    liveness: Arc<Liveness>,
+    reporter: Arc<Reporter>,
+    reports: Arc<Reports>,
     peer_address: SocketAddr,
     inbound: Mutex<Option<Inbound>>,
     tasks: Mutex<JoinSet<()>>,
@@ -103,7 +109,8 @@ impl Node {
         let inbound = listen(&config, &disk, &faults, &services).await?;
 
         let mut tasks = JoinSet::new();
-        let shards = start_shards(&config, &slots, &disk, &pool, &faults).await?;
+        let measures = Arc::new(NodeMeasures::new());
+        let shards = start_shards(&config, &slots, &disk, &pool, &measures, &faults).await?;
         let router = Arc::new(Router {
             me: config.node.0,
             slots,
@@ -111,8 +118,12 @@ impl Node {
             pool: Arc::clone(&pool),
             faults: faults.clone(),
             started: Instant::now(),
+            spans: environment.spans.clone(),
         });
-        services.open(Arc::clone(&router));
+        let reporter = Arc::new(reporter(&config, &router, measures));
+        services.open(Arc::clone(&router), Arc::clone(&reporter));
+        let reports = Arc::new(Reports::default());
+        tasks.spawn(reports::gather(Arc::clone(&pool), Arc::clone(&reports)));
         tasks.spawn(liveness::run(
             Arc::clone(&pool),
             Arc::clone(&liveness),
@@ -120,7 +131,8 @@ impl Node {
             contact(Arc::clone(&router)),
         ));
         let shards = router.shards.values().cloned();
-        tasks.spawn(Elections::new(config.node.0, config.timing, liveness, shards).run());
+        let elections = Elections::new(config.node.0, config.timing, Arc::clone(&liveness), shards);
+        tasks.spawn(elections.run());
         tasks.spawn(introduction::introduce(Arc::clone(&pool), config.join.clone()));
         tasks.spawn(formation::form(
             Arc::clone(&disk.identity),
@@ -144,6 +156,9 @@ impl Node {
                 engine: disk.engine,
                 environment: config.environment,
                 faults,
+                liveness,
+                reporter,
+                reports,
                 peer_address: inbound.address(),
                 inbound: Mutex::new(Some(inbound)),
                 tasks: Mutex::new(tasks),
@@ -222,9 +237,7 @@ impl Node {
             for (node, member) in metrics.membership_config.nodes() {
                 members.insert(NodeId(*node), member.clone());
             }
-            let index = |log_id: Option<crate::type_config::LogId>| {
-                LogIndex(log_id.map_or(0, |log_id| log_id.index))
-            };
+            let index = |log_id: Option<LogId>| LogIndex(log_id.map_or(0, |log_id| log_id.index));
             let silent = shard.silent_for(self.inner.router.started.elapsed());
             ShardStatus {
                 shard: shard.id,
@@ -242,15 +255,59 @@ impl Node {
                     .map(NodeId)
                     .collect(),
                 in_contact: silent <= OUTAGE_AFTER,
+                queued: shard.batcher.queued(),
+                followers: reports::followers(&metrics),
             }
         });
         let shards = shards.collect();
         NodeStatus {
+            cluster: self.inner.identity.cluster(),
             node: self.inner.identity.node(),
             members,
             shards,
             wal: self.inner.wal.stats(),
         }
+    }
+
+    /// What this node has counted for all its shards together.
+    #[must_use]
+    pub fn measures(&self) -> &NodeMeasures {
+        &self.inner.reporter.measures
+    }
+
+    /// What this node has counted for each of its shards.
+    pub fn shard_measures(&self) -> impl Iterator<Item = (ShardId, &ShardMeasures)> {
+        self.inner.router.shards.values().map(|shard| (shard.id, &*shard.measures))
+    }
+
+    /// How long the disk of the write-ahead log has taken.
+    #[must_use]
+    pub fn wal_times(&self) -> &WalTimes {
+        self.inner.wal.times()
+    }
+
+    /// How long the state engine has taken.
+    #[must_use]
+    pub fn state_times(&self) -> &StateTimes {
+        self.inner.engine.times()
+    }
+
+    /// Room on the node's disk, if that can be told.
+    #[must_use]
+    pub fn space(&self) -> Option<Space> {
+        self.inner.reporter.space()
+    }
+
+    /// What this node says of itself.
+    #[must_use]
+    pub fn report(&self) -> NodeReport {
+        self.inner.reporter.report()
+    }
+
+    /// The other nodes as this one sees them; takes no time.
+    #[must_use]
+    pub fn others(&self) -> BTreeMap<NodeId, SeenNode> {
+        self.inner.reports.seen(&self.inner.pool, &self.inner.liveness)
     }
 
     /// What each shard's state on this node hashes to, with the index of the last entry in it.
@@ -340,6 +397,16 @@ impl Node {
     }
 }
 
+fn reporter(config: &NodeConfig, router: &Router, measures: Arc<NodeMeasures>) -> Reporter {
+    let folder = match config.environment.disks {
+        Disks::Folder => Some(config.data_dir.clone()),
+        Disks::Simulated(_) => None,
+    };
+    let clock = config.environment.clock.clone();
+    let shards = router.shards.values().cloned().collect();
+    Reporter { started: clock.now(), clock, folder, measures, shards }
+}
+
 /// Notes for each shard that its leader was heard.
 fn contact(router: Arc<Router>) -> impl Fn(u64, &BTreeSet<ShardId>) {
     move |node, leads| {
@@ -376,6 +443,7 @@ async fn start_shards(
     slots: &SlotMap,
     disk: &OpenedDisk,
     pool: &Arc<PeerPool>,
+    node_measures: &Arc<NodeMeasures>,
     faults: &FaultSink,
 ) -> Result<BTreeMap<ShardId, Arc<Shard>>, StartError> {
     let raft_config = Arc::new(raft_config(config)?);
@@ -397,11 +465,13 @@ async fn start_shards(
                 .await
                 .map_err(|fault| failed(&fault))?;
         }
+        let measures = Arc::new(ShardMeasures::new(Arc::clone(node_measures)));
         let machine = Machine::open(
             disk.engine.clone(),
             space.clone(),
             config.environment.blocking.clone(),
             faults.clone(),
+            Arc::clone(&measures),
         )
         .map_err(|error| failed(&error))?;
         let watchers = machine.watchers().clone();
@@ -415,12 +485,15 @@ async fn start_shards(
         )
         .await
         .map_err(|error| failed(&error))?;
-        let batcher = Batcher::start(
-            raft.clone(),
-            config.policy,
-            config.environment.clock.clone(),
-            faults.clone(),
-        );
+        let batcher = Batcher::start(Proposer {
+            shard: id,
+            raft: raft.clone(),
+            policy: config.policy,
+            clock: config.environment.clock.clone(),
+            measures: Arc::clone(&measures),
+            spans: config.environment.spans.clone(),
+            faults: faults.clone(),
+        });
         let forwarder = Forwarder::start(id, Arc::clone(pool));
         let shard = Shard {
             id,
@@ -431,6 +504,7 @@ async fn start_shards(
             space,
             clock: config.environment.clock.clone(),
             watchers,
+            measures,
             faults: faults.clone(),
             heard: Mutex::default(),
         };

@@ -25,6 +25,7 @@ use crate::{
     error::{Fault, FaultSink, SubmitError},
     peer::{CallError, PeerPool, Request, Response, ShardRequest},
     shard::Shard,
+    trace::{self, Attribute, Span, SpanKind, SpanSink},
 };
 
 /// Silence of a shard after which it counts as out of contact and its requests are given up early.
@@ -85,6 +86,7 @@ pub(crate) struct Router {
     pub(crate) pool: Arc<PeerPool>,
     pub(crate) faults: FaultSink,
     pub(crate) started: Instant,
+    pub(crate) spans: Option<Arc<dyn SpanSink>>,
 }
 
 /// What one attempt at a leader brought.
@@ -93,6 +95,18 @@ pub(crate) enum Attempt<T> {
     NotLeader(Option<u64>),
     Overloaded,
     Unknown,
+}
+
+impl<T> Attempt<T> {
+    /// What came of it, in a word.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "done",
+            Self::NotLeader(_) => "not_leader",
+            Self::Overloaded => "overloaded",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 impl Router {
@@ -106,13 +120,42 @@ impl Router {
         let command = &command;
         let attempt = move |leader: u64, left: Duration| async move {
             if leader == self.me {
-                return from_local(shard.batcher.submit(command.clone()).await);
+                return from_local(shard.batcher.submit(command.clone(), trace::current()).await);
             }
-            shard.forwarder.submit(leader, command.clone(), left).await
+            self.forward(shard, leader, command.clone(), left).await
         };
         let ((outcome, index), leader) = self.ask_leader(shard, deadline, attempt).await?;
         failpoint::BEFORE_REPLY.reach();
         Ok(Committed { outcome, shard: shard.id, index, leader })
+    }
+
+    /// Has `leader` carry `command` out.
+    async fn forward(
+        &self,
+        shard: &Shard,
+        leader: u64,
+        command: Command,
+        left: Duration,
+    ) -> Attempt<(Outcome, LogIndex)> {
+        let (Some(spans), Some(parent)) = (&self.spans, trace::current()) else {
+            return shard.forwarder.submit(leader, command, None, left).await;
+        };
+        let (context, began) = (parent.child(), Instant::now());
+        let answer = shard.forwarder.submit(leader, command, Some(context), left).await;
+        spans.record(Span {
+            name: "forward",
+            context,
+            parent: Some(parent.span),
+            kind: SpanKind::Client,
+            began,
+            ended: Instant::now(),
+            attributes: vec![
+                ("oncekey.shard", Attribute::Number(shard.id.0.into())),
+                ("oncekey.leader", Attribute::Number(leader)),
+                ("oncekey.answered", Attribute::Word(answer.word())),
+            ],
+        });
+        answer
     }
 
     pub(crate) async fn query(

@@ -24,6 +24,7 @@ use crate::{
     liveness::Liveness,
     members,
     peer::{PeerPool, Request, Response, Service, ShardRequest},
+    reports::Reporter,
     router::Router,
     shard::Shard,
     transfer::{self, OpenTransfers},
@@ -39,6 +40,7 @@ pub(crate) struct Services {
     blocking: Blocking,
     transfers: OpenTransfers,
     router: OnceLock<Arc<Router>>,
+    reporter: OnceLock<Arc<Reporter>>,
 }
 
 impl Services {
@@ -50,13 +52,23 @@ impl Services {
         blocking: Blocking,
         transfers: OpenTransfers,
     ) -> Self {
-        Self { identity, pool, liveness, engine, blocking, transfers, router: OnceLock::new() }
+        Self {
+            identity,
+            pool,
+            liveness,
+            engine,
+            blocking,
+            transfers,
+            router: OnceLock::new(),
+            reporter: OnceLock::new(),
+        }
     }
 
-    /// Begins to answer for the shards of `router`.
-    pub(crate) fn open(&self, router: Arc<Router>) {
+    /// Begins to answer for the shards of `router`, and with what `reporter` has counted.
+    pub(crate) fn open(&self, router: Arc<Router>, reporter: Arc<Reporter>) {
         // A node opens its shards once.
         let _ = self.router.set(router);
+        let _ = self.reporter.set(reporter);
     }
 
     /// The shards that this node leads with a quorum.
@@ -109,10 +121,12 @@ impl Services {
             ShardRequest::InstallSnapshot { vote } => {
                 self.install_snapshot(from, shard, vote).await
             }
-            ShardRequest::Submit(commands) => match shard.batcher.submit_all(commands).await {
-                Ok((outcomes, index)) => Response::Submitted { outcomes, index: index.0 },
-                Err(rejected) => from_rejected(&rejected),
-            },
+            ShardRequest::Submit { commands, traces } => {
+                match shard.batcher.submit_all(commands, traces).await {
+                    Ok((outcomes, index)) => Response::Submitted { outcomes, index: index.0 },
+                    Err(rejected) => from_rejected(&rejected),
+                }
+            }
             ShardRequest::Query(query) => match shard.query_as_leader(&query).await {
                 Ok((answer, index)) => Response::Answered { answer, index: index.0 },
                 Err(rejected) => from_rejected(&rejected),
@@ -196,6 +210,12 @@ impl Service for Services {
             Request::Ping => Box::pin(async move {
                 let (leads, progress) = (self.leads(), self.identity.progress());
                 Response::Pong { leads, progress }
+            }),
+            Request::Report => Box::pin(async move {
+                match self.reporter.get() {
+                    Some(reporter) => Response::Report(reporter.report()),
+                    None => Response::Failed { reason: "the node has not started".to_owned() },
+                }
             }),
             Request::Acquaintances => Box::pin(async move {
                 Response::Acquaintances { met: self.identity.met(), members: self.pool.known() }

@@ -4,7 +4,7 @@
 //! (ReadIndex: the leader asks a quorum, never a lease). Leaves out: finding the leader, see
 //! `router`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use oncekey_storage::state::ShardSpace;
 use oncekey_store::{
@@ -29,6 +29,7 @@ use crate::{
     forwarder::Forwarder,
     log_store::LogStore,
     machine::Records,
+    measures::ShardMeasures,
     type_config::{Raft, TypeConfig},
     watchers::Watchers,
 };
@@ -43,6 +44,7 @@ pub(crate) struct Shard {
     pub(crate) space: ShardSpace,
     pub(crate) clock: Clock,
     pub(crate) watchers: Watchers,
+    pub(crate) measures: Arc<ShardMeasures>,
     pub(crate) faults: FaultSink,
     /// When this replica last heard from a leader.
     pub(crate) heard: Mutex<Option<Instant>>,

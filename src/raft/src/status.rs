@@ -13,6 +13,8 @@ use crate::config::Member;
 /// A node and its shards.
 #[derive(Clone, Debug)]
 pub struct NodeStatus {
+    /// Name of the cluster.
+    pub cluster: String,
     /// The node that answers.
     pub node: NodeId,
     /// The members it knows, from the memberships of its shards.
@@ -46,6 +48,10 @@ pub struct ShardStatus {
     pub learners: Vec<NodeId>,
     /// Whether a leader, or as a leader a quorum, was heard in the last seconds.
     pub in_contact: bool,
+    /// Commands that wait here for their turn.
+    pub queued: usize,
+    /// Last entry that each other replica is known to have, when this node leads.
+    pub followers: BTreeMap<NodeId, LogIndex>,
 }
 
 impl ShardStatus {

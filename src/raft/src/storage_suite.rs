@@ -15,7 +15,11 @@ use openraft::{
 use tempfile::TempDir;
 
 use crate::{
-    environment::Blocking, error::FaultSink, log_store::LogStore, machine::Machine,
+    environment::Blocking,
+    error::FaultSink,
+    log_store::LogStore,
+    machine::Machine,
+    measures::{NodeMeasures, ShardMeasures},
     type_config::TypeConfig,
 };
 
@@ -36,7 +40,8 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
             StateEngine::open(&dir.path().join("state"), self.engine, &EngineOptions::default())
                 .unwrap();
         let space = engine.shard(ShardId(0)).unwrap();
-        let machine = Machine::open(engine, space, Blocking::Threads, faults).unwrap();
+        let measures = Arc::new(ShardMeasures::new(Arc::new(NodeMeasures::new())));
+        let machine = Machine::open(engine, space, Blocking::Threads, faults, measures).unwrap();
         Ok((dir, log, machine))
     }
 }

@@ -12,6 +12,8 @@ use std::{fmt, sync::Arc};
 
 use oncekey_storage::SimMachine;
 
+use crate::trace::SpanSink;
+
 pub use blocking::Blocking;
 pub use clock::Clock;
 pub use network::{Accepted, Listener, Network, ReadHalf, Stream, Tcp, WriteHalf};
@@ -27,6 +29,8 @@ pub struct Environment {
     pub blocking: Blocking,
     /// The wall clock.
     pub clock: Clock,
+    /// Where the spans of traced requests go; none are made without.
+    pub spans: Option<Arc<dyn SpanSink>>,
 }
 
 /// Where a node keeps what it has.
@@ -45,6 +49,7 @@ impl Default for Environment {
             disks: Disks::Folder,
             blocking: Blocking::Threads,
             clock: Clock::system(),
+            spans: None,
         }
     }
 }

@@ -28,11 +28,13 @@ use crate::{
     config::Member,
     identity::{Incarnation, Progress},
     members::{ReplaceFailure, Replacement},
+    reports::NodeReport,
+    trace::TraceContext,
     type_config::{TypeConfig, Vote},
 };
 
 /// Version of everything in this file. Stable, never reuse.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 
 /// The first frame of the side that dials.
 #[derive(Debug, Serialize, Deserialize)]
@@ -88,6 +90,8 @@ pub(crate) enum Request {
     Ping,
     /// Which nodes the asked node has met, and where it believes the members are.
     Acquaintances,
+    /// What the asked node has counted.
+    Report,
 }
 
 /// What a node asks another about one shard.
@@ -102,7 +106,11 @@ pub(crate) enum ShardRequest {
         vote: Vote,
     },
     /// Propose as one entry, if the asked node leads the shard.
-    Submit(Vec<Command>),
+    Submit {
+        commands: Vec<Command>,
+        /// Of the requests among them that are traced.
+        traces: Vec<TraceContext>,
+    },
     /// Read, if the asked node leads the shard.
     Query(Query),
     /// Replace a member, if the asked node leads the shard.
@@ -138,6 +146,7 @@ pub(crate) enum Response {
         members: BTreeMap<u64, Member>,
     },
     Replaced(Result<(), ReplaceFailure>),
+    Report(NodeReport),
     /// The asked node does not lead the shard; perhaps it knows who does.
     NotLeader {
         leader: Option<u64>,
