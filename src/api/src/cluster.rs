@@ -10,12 +10,104 @@ pub const WITH_STATE: &str = "state=digest";
 /// [`WITH_STATE`] it reads all records of all shards, for a digest of each.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Cluster {
+    /// Name of the cluster.
+    #[serde(default)]
+    pub name: String,
     /// The node that answers.
     pub node: NodeId,
     /// The members it knows, in the order of their ids.
     pub members: Vec<Member>,
     /// The shards it hosts, in order.
     pub shards: Vec<Shard>,
+    /// The nodes as they report themselves, in the order of their ids: the one that answers now, the
+    /// others a second ago.
+    #[serde(default)]
+    pub nodes: Vec<NodeState>,
+}
+
+/// A node as it reports itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeState {
+    /// The node.
+    pub id: NodeId,
+    /// Whether it answers the node that is asked.
+    pub alive: bool,
+    /// What it said last; nothing when it was never heard.
+    pub report: Option<NodeReport>,
+}
+
+/// What a node says of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// How old this is, in milliseconds.
+    pub age_ms: u64,
+    /// Version of its program.
+    pub version: String,
+    /// Its time since it started, in milliseconds.
+    pub uptime_ms: u64,
+    /// Its clock, in Unix milliseconds.
+    pub clock_ms: u64,
+    /// What it has handed out as a leader since it started.
+    pub totals: Totals,
+    /// Pools that fetches met at it since it started, by size.
+    pub pools: Vec<PoolCount>,
+    /// Room on its disk, when it knows.
+    pub disk: Option<Disk>,
+    /// How far its shards are, in order.
+    pub shards: Vec<Progress>,
+}
+
+/// What has been handed out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Bundles with a one-time prekey.
+    pub issued: u64,
+    /// Bundles without, because the pool was empty.
+    pub exhausted: u64,
+    /// Bundles without, because of a limit.
+    pub withheld: u64,
+    /// Fetches that came again and were answered as before.
+    pub repeated: u64,
+}
+
+/// How many pools had a size above that of the entry before and up to this one's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PoolCount {
+    /// The size; none for all that are larger.
+    pub up_to: Option<u64>,
+    /// How many.
+    pub count: u64,
+}
+
+/// Room on a disk in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Disk {
+    /// All of it.
+    pub total: u64,
+    /// What is left.
+    pub free: u64,
+}
+
+/// How far a replica is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Progress {
+    /// The shard.
+    pub shard: ShardId,
+    /// Index of the last entry of its log.
+    pub last_log: u64,
+    /// Index of the last entry applied.
+    pub applied: u64,
+    /// When the node leads: how far the other replicas are behind it, as it knows.
+    pub replicas: Option<Vec<Lag>>,
+}
+
+/// How far a replica is behind its leader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Lag {
+    /// The node that holds the replica.
+    pub node: NodeId,
+    /// Entries of the leader's log that it is not known to have.
+    pub entries: u64,
 }
 
 /// A node of the cluster.
@@ -43,6 +135,9 @@ pub struct Shard {
     pub last_log: u64,
     /// Index of the last entry applied.
     pub applied: u64,
+    /// Whether a leader, or as its leader a quorum, was heard in the last seconds.
+    #[serde(default)]
+    pub in_contact: bool,
     /// Nodes that vote.
     pub voters: Vec<NodeId>,
     /// Nodes that catch up before they vote.

@@ -36,6 +36,8 @@ pub const READYZ: &str = "/readyz";
 pub const METRICS: &str = "/metrics";
 /// `GET`, admin: members, shards, leaders.
 pub const CLUSTER: &str = "/v1/cluster";
+/// `GET`, admin: a page for people that shows what [`CLUSTER`] tells.
+pub const STATUS_PAGE: &str = "/";
 /// `POST`, admin: put a new node in the place of a lost one.
 pub const CLUSTER_REPLACE: &str = "/v1/cluster/replace";
 

@@ -17,6 +17,7 @@ use crate::{
     handlers::{events::Streams, reports::Reporters},
     metrics::Metrics,
     reply,
+    trace::Tracing,
 };
 
 /// Signatures up to which an upload is verified where it arrives; more go to another thread.
@@ -30,6 +31,7 @@ pub(crate) struct App {
     pub(crate) low_watermark: u32,
     pub(crate) signed_prekey_due: Duration,
     pub(crate) metrics: Metrics,
+    pub(crate) tracing: Tracing,
     pub(crate) reporters: Reporters,
     pub(crate) streams: Streams,
     /// Requests that may be served at once.
@@ -47,11 +49,13 @@ impl App {
         http: Http,
         low_watermark: u32,
         signed_prekey_due: Duration,
+        tracing: Tracing,
     ) -> Self {
         let streams = Streams::new(http.events_max.min(http.connections_max / 2));
         let cores = node.environment().blocking.parallelism();
         Self {
-            metrics: Metrics::new(&node, &streams),
+            metrics: Metrics::new(&node, &streams, Arc::clone(&tracing.counts)),
+            tracing,
             node,
             authenticator,
             http,

@@ -14,8 +14,8 @@ use std::{
 
 use axum::{
     Router,
-    extract::{MatchedPath, Request, State},
-    http::{HeaderValue, Method, header},
+    extract::{Request, State},
+    http::{HeaderValue, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
     routing::{get, post, put},
@@ -27,7 +27,8 @@ use tracing::Instrument as _;
 use crate::handlers::failpoints;
 use crate::{
     app::App,
-    handlers::{admin, bundles, devices, events, reports, users},
+    handlers::{admin, bundles, devices, events, reports, status_page, users},
+    metrics::Endpoint,
     reply::Rejection,
 };
 
@@ -61,7 +62,8 @@ pub(crate) fn admin(app: Arc<App>) -> Router {
         .route(path::READYZ, get(admin::readyz))
         .route(path::METRICS, get(admin::metrics))
         .route(path::CLUSTER, get(admin::cluster))
-        .route(path::CLUSTER_REPLACE, post(admin::replace));
+        .route(path::CLUSTER_REPLACE, post(admin::replace))
+        .route(path::STATUS_PAGE, get(status_page::page));
     #[cfg(feature = "failpoints")]
     let routes = routes
         .route(path::FAILPOINTS, get(failpoints::list))
@@ -98,17 +100,25 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 
 /// Counts a request and its reply.
 async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let endpoint = endpoint(&request);
+    let endpoint = Endpoint::of(&request);
     let started = Instant::now();
     let in_flight = InFlight::new(&app);
-    let span = tracing::debug_span!("request", endpoint);
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let span = tracing::debug_span!("request", endpoint = endpoint.as_str());
+    let traced = app.tracing.begin(request.headers());
+    let answer = next.run(request).instrument(span.clone());
+    let mut response = match &traced {
+        None => answer.await,
+        Some(traced) => oncekey_raft::trace::within(traced.context, answer).await,
+    };
     drop(in_flight);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let code = response.extensions().get::<Code>().copied();
     let took = started.elapsed();
     app.metrics.replied(endpoint, code, took);
     let status = response.status().as_u16();
+    if let Some(traced) = &traced {
+        app.tracing.end(traced, endpoint, status, code);
+    }
     tracing::debug!(parent: &span, status, code = code.map(Code::as_str), ?took, "replied");
     response
 }
@@ -126,29 +136,5 @@ impl<'a> InFlight<'a> {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.metrics.request_left();
-    }
-}
-
-/// The name of an endpoint in metrics and spans: one of a fixed set.
-fn endpoint(request: &Request) -> &'static str {
-    let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    match (request.method(), matched.unwrap_or_default()) {
-        (&Method::GET | &Method::HEAD, path::USER) => "user",
-        (&Method::PUT, path::DEVICE_LIST) => "put_device_list",
-        (&Method::PUT, path::DEVICE) => "register",
-        (&Method::DELETE, path::DEVICE) => "remove",
-        (&Method::PUT, path::SIGNED_PREKEY) => "replace_signed_prekey",
-        (&Method::POST, path::ONE_TIME_PREKEYS) => "add_one_time_prekeys",
-        (&Method::GET | &Method::HEAD, path::PREKEYS) => "status",
-        (&Method::POST, path::USER_BUNDLES) => "fetch",
-        (&Method::POST, path::BUNDLES) => "fetch_many",
-        (&Method::GET | &Method::HEAD, path::EVENTS) => "events",
-        (&Method::POST, path::REPORTS) => "report",
-        (&Method::GET | &Method::HEAD, path::LIVEZ) => "livez",
-        (&Method::GET | &Method::HEAD, path::READYZ) => "readyz",
-        (&Method::GET | &Method::HEAD, path::METRICS) => "metrics",
-        (&Method::GET | &Method::HEAD, path::CLUSTER) => "cluster",
-        (&Method::POST, path::CLUSTER_REPLACE) => "replace",
-        _ => "other",
     }
 }

@@ -23,6 +23,7 @@ mod listener;
 mod metrics;
 mod reply;
 mod server;
+mod trace;
 
 pub use config::{Config, Overrides};
 pub use server::{RunError, Server, StartError};

@@ -11,12 +11,15 @@ use std::{net::SocketAddr, sync::Arc};
 use oncekey_raft::{Fault, Node, environment::Network};
 use tokio::{sync::watch, task::JoinHandle};
 
+#[cfg(feature = "otlp")]
+use crate::trace::Exporter;
 use crate::{
     app::App,
     auth::{Authenticator, Open},
     config::Config,
     edge,
     listener::{self, Limits},
+    trace::{SpanCounts, Tracing},
 };
 
 /// Connections of operators at once.
@@ -34,6 +37,9 @@ pub enum StartError {
         /// The reason.
         source: std::io::Error,
     },
+    /// Spans cannot be sent.
+    #[error("tracing does not start: {0}")]
+    Trace(String),
     /// The node itself.
     #[error(transparent)]
     Node(#[from] oncekey_raft::StartError),
@@ -44,7 +50,7 @@ impl StartError {
     #[must_use]
     pub fn is_fault(&self) -> bool {
         match self {
-            Self::Listen { .. } => false,
+            Self::Listen { .. } | Self::Trace(_) => false,
             Self::Node(error) => error.is_fault(),
         }
     }
@@ -89,16 +95,17 @@ impl Server {
     ///
     /// [`StartError`].
     pub async fn start_with(
-        config: Config,
+        mut config: Config,
         authenticator: Arc<dyn Authenticator>,
     ) -> Result<Self, StartError> {
-        let Config { node, public, admin, http, low_watermark, signed_prekey_due, log: _ } = config;
+        let tracing = tracing(&mut config)?;
+        let Config { node, public, admin, http, low_watermark, signed_prekey_due, .. } = config;
         // An address in use is found before the node touches its disk.
         let network = &*node.environment.network;
         let public = bind(network, public).await?;
         let admin = bind(network, admin).await?;
         let node = Node::start(node).await?;
-        let app = App::new(node, authenticator, http, low_watermark, signed_prekey_due);
+        let app = App::new(node, authenticator, http, low_watermark, signed_prekey_due, tracing);
         let app = Arc::new(app);
         let limits = |connections_max| Limits {
             connections_max,
@@ -188,6 +195,19 @@ impl Listener {
         // Ends within the drain deadline; it is never aborted here.
         let _ = self.task.await;
     }
+}
+
+/// Starts sending spans, when there is a collector to take them.
+fn tracing(config: &mut Config) -> Result<Tracing, StartError> {
+    let counts = Arc::new(SpanCounts::default());
+    #[cfg(feature = "otlp")]
+    if let Some(endpoint) = &config.trace.endpoint {
+        let exporter =
+            Exporter::start(endpoint, &config.node.cluster, config.node.node, Arc::clone(&counts))
+                .map_err(StartError::Trace)?;
+        config.node.environment.spans = Some(Arc::new(exporter));
+    }
+    Ok(Tracing::new(&config.trace, config.node.environment.spans.clone(), counts))
 }
 
 type Bound = (Box<dyn oncekey_raft::environment::Listener>, SocketAddr);

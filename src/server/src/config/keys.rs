@@ -173,6 +173,23 @@ pub const KEYS: &[Key] = &[
         "Which events are logged, in the syntax of tracing's EnvFilter.",
     ),
     text("log.format", Some("\"text\""), "Form of the log: text or json."),
+    text(
+        "trace.endpoint",
+        None,
+        "URL of an OpenTelemetry collector that takes OTLP over HTTP, such as \
+         http://127.0.0.1:4318. Nothing is traced when absent.",
+    ),
+    integer(
+        "trace.sampled_per_million",
+        Some("0"),
+        "Requests of a million that are traced without asking for it. A request whose traceparent \
+         header has the sampled flag is traced anyhow.",
+    ),
+    integer(
+        "trace.per_second_max",
+        Some("100"),
+        "Requests traced in a second, however many ask for it.",
+    ),
 ];
 
 /// A configuration file with every key, explained; those with a default are commented out.

@@ -46,6 +46,8 @@ pub struct Config {
     pub signed_prekey_due: Duration,
     /// What is logged.
     pub log: Log,
+    /// What is traced.
+    pub trace: Trace,
 }
 
 /// Limits at the edge.
@@ -78,6 +80,17 @@ pub struct Log {
     pub filter: String,
     /// In which form.
     pub format: LogFormat,
+}
+
+/// What is traced.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trace {
+    /// URL of the collector; nothing is traced without.
+    pub endpoint: Option<String>,
+    /// Requests of a million that are traced without asking for it.
+    pub sampled_per_million: u32,
+    /// Requests traced in a second.
+    pub per_second_max: u32,
 }
 
 /// Form of the log.
@@ -215,6 +228,7 @@ impl Config {
                 filter: settings.parsed("log.filter")?,
                 format: settings.parsed("log.format")?,
             },
+            trace: trace(settings)?,
         })
     }
 }
@@ -391,6 +405,24 @@ fn http(settings: &Settings) -> Result<Http, Error> {
         connections_max: settings.integer("http.connections_max", Range(1, 1_000_000))?,
         events_max: settings.integer("http.events_max", Range(0, 1_000_000))?,
         drain_timeout: duration("http.drain_timeout_ms")?,
+    })
+}
+
+fn trace(settings: &Settings) -> Result<Trace, Error> {
+    const KEY: &str = "trace.endpoint";
+    let endpoint: Option<String> = settings.optional(KEY)?;
+    if let Some(endpoint) = &endpoint {
+        if !cfg!(feature = "otlp") {
+            return Err(settings.error(KEY, "is set, but this program was built without tracing"));
+        }
+        let host = endpoint.strip_prefix("http://").unwrap_or_default();
+        host_port(host.trim_end_matches('/'))
+            .map_err(|_| settings.error(KEY, "must be http://host:port"))?;
+    }
+    Ok(Trace {
+        endpoint,
+        sampled_per_million: settings.integer("trace.sampled_per_million", Range(0, 1_000_000))?,
+        per_second_max: settings.integer("trace.per_second_max", Range(0, 1_000_000))?,
     })
 }
 

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::{
     app::App,
     extract::{JsonBody, NoQuery},
+    handlers::nodes,
     metrics,
     reply::{Rejection, internal},
 };
@@ -99,7 +100,9 @@ pub(crate) async fn cluster(
     };
     let status = app.node.status();
     Ok(Json(Cluster {
+        name: status.cluster,
         node: status.node,
+        nodes: nodes::all(&app),
         members: status
             .members
             .into_iter()
@@ -127,6 +130,7 @@ fn shard(status: ShardStatus, state: Option<(LogIndex, [u8; 32])>) -> Shard {
         term: status.term,
         last_log: status.last_log.0,
         applied: status.applied.0,
+        in_contact: status.in_contact,
         voters: status.voters,
         learners: status.learners,
         state,

@@ -156,10 +156,12 @@ fn count(app: &App, outcome: &Result<Fetched, Problem>) {
         Err(_) => FetchOutcome::Refused,
         Ok(fetched) if fetched.repeated => FetchOutcome::Repeated,
         Ok(fetched) => {
-            for bundle in &fetched.bundles {
-                app.metrics.bundle(bundle.one_time_prekey_status);
+            if fetched.as_of.is_none() {
+                FetchOutcome::Fresh
+            } else {
+                app.metrics.unavailable(fetched.bundles.len());
+                FetchOutcome::Unavailable
             }
-            if fetched.as_of.is_some() { FetchOutcome::Unavailable } else { FetchOutcome::Fresh }
         }
     };
     app.metrics.fetch(outcome);

@@ -8,5 +8,7 @@ pub(crate) mod devices;
 pub(crate) mod events;
 #[cfg(feature = "failpoints")]
 pub(crate) mod failpoints;
+mod nodes;
 pub(crate) mod reports;
+pub(crate) mod status_page;
 pub(crate) mod users;

@@ -5,5 +5,6 @@ mod edge;
 mod endpoints;
 mod events;
 mod hostile;
+mod metrics;
 mod outage;
 mod support;
