@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::error(&error);
+            logging::error(&error);
             exit::code(&error)
         }
     }
