@@ -127,7 +127,7 @@ async fn port(driver: &mut Child) -> Result<u16> {
     let output = driver.stdout.take().context("chromedriver without output")?;
     let mut lines = BufReader::new(output).lines();
     while let Some(line) = lines.next_line().await? {
-        if let Some(port) = line.rsplit_once("on port ") {
+        if let Some(port) = line.split_once("started successfully on port ") {
             let port = port.1.trim_end_matches('.').parse()?;
             // It writes more, which nobody reads: the pipe must not fill up.
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });

@@ -169,8 +169,9 @@ pub const KEYS: &[Key] = &[
     integer("http.drain_timeout_ms", Some("10000"), "Time for requests to finish at shutdown."),
     text(
         "log.filter",
-        Some("\"info,openraft=warn\""),
-        "Which events are logged, in the syntax of tracing's EnvFilter.",
+        Some("\"info,openraft=off\""),
+        "Which events are logged, in the syntax of tracing's EnvFilter. openraft calls an ordinary \
+         stop an error; what matters of it, the node tells itself.",
     ),
     text("log.format", Some("\"text\""), "Form of the log: text or json."),
     text(
