@@ -7,8 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bincode::config::Configuration;
+use bincode::config::{Configuration, LittleEndian, Varint};
 use bytes::{BufMut, Bytes, BytesMut};
+use oncekey_types::limits::WAL_RECORD_MAX_BYTES;
 use openraft::{EntryPayload, Membership};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -17,7 +18,12 @@ use crate::{
     type_config::{Entry, LogId, Proposal, StoredMembership, Vote},
 };
 
-const CONFIG: Configuration = bincode::config::standard();
+type Limited =
+    Configuration<LittleEndian, Varint, bincode::config::Limit<{ WAL_RECORD_MAX_BYTES }>>;
+
+/// Decoding never claims more memory than a record may have, whatever its lengths say: the header
+/// of a snapshot comes from another node.
+const CONFIG: Limited = bincode::config::standard().with_limit::<{ WAL_RECORD_MAX_BYTES }>();
 
 /// Version of every record below. Stable, never reuse.
 const VERSION: u8 = 1;
@@ -297,6 +303,20 @@ mod tests {
             let _ = decode_log_id(&bytes);
             let _ = decode_header(&bytes);
         }
+    }
+
+    #[test]
+    fn a_length_that_promises_exabytes_is_refused_without_them() {
+        // Found by fuzzing. Version, nothing applied, no membership log id, no configs, one node,
+        // number 1, whose address has 2^60 bytes.
+        let header = [1, 0, 0, 0, 1, 1, 253, 0, 0, 0, 0, 0, 0, 0, 16, 0];
+        assert!(matches!(decode_header(&header), Err(CodecError::Decode(_))));
+        // The same as a log entry: a membership at (0, 0, 0).
+        let entry = [1, 2, 0, 0, 0, 0, 1, 1, 253, 0, 0, 0, 0, 0, 0, 0, 16, 0];
+        assert!(matches!(
+            decode_entry(&Bytes::copy_from_slice(&entry)),
+            Err(CodecError::Decode(_))
+        ));
     }
 
     #[test]

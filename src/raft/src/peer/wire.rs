@@ -176,5 +176,25 @@ pub(crate) fn encode(message: &impl Serialize) -> Result<Bytes, bincode::error::
 
 pub(crate) fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, bincode::error::DecodeError> {
     let config = bincode::config::standard().with_limit::<{ limits::FRAME_MAX_BYTES }>();
-    bincode::serde::decode_from_slice(frame, config).map(|(message, _)| message)
+    let (message, used) = bincode::serde::decode_from_slice(frame, config)?;
+    if used == frame.len() {
+        Ok(message)
+    } else {
+        Err(bincode::error::DecodeError::Other("bytes follow the message"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_fills_its_frame() {
+        let frame = encode(&Envelope { id: 7, body: Request::Ping }).unwrap();
+        let back: Envelope<Request> = decode(&frame).unwrap();
+        assert!(matches!(back, Envelope { id: 7, body: Request::Ping }));
+        let longer = [&*frame, &[0]].concat();
+        assert!(decode::<Envelope<Request>>(&longer).is_err());
+        assert!(decode::<Envelope<Request>>(&frame[..frame.len() - 1]).is_err());
+    }
 }
