@@ -435,7 +435,7 @@ fn address(settings: &Settings, key: &'static str) -> Result<SocketAddr, Error> 
     Ok(address)
 }
 
-fn host_port(address: &str) -> Result<(), String> {
+pub(crate) fn host_port(address: &str) -> Result<(), String> {
     let valid = address
         .rsplit_once(':')
         .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0));

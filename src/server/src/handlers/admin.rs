@@ -14,14 +14,16 @@ use oncekey_api::{
     problem::Members,
 };
 use oncekey_raft::{NodeStatus, ReplaceError, ShardStatus};
-use oncekey_types::LogIndex;
+use oncekey_types::{LogIndex, NodeId};
 use tokio::time::Instant;
+use utoipa::openapi::OpenApi;
 
 use crate::{
     app::App,
+    config,
     extract::{JsonBody, NoQuery},
     handlers::nodes,
-    metrics,
+    metrics, openapi,
     reply::{Rejection, internal},
 };
 
@@ -78,6 +80,11 @@ fn why_not(shard: &ShardStatus) -> Option<String> {
 pub(crate) async fn metrics(State(app): Shared) -> Result<Response, Rejection> {
     let text = app.metrics.encode().map_err(|_| internal())?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+/// `GET /openapi.json`
+pub(crate) async fn openapi(NoQuery: NoQuery) -> Json<OpenApi> {
+    Json(openapi::document())
 }
 
 /// `GET /v1/cluster`
@@ -144,6 +151,12 @@ pub(crate) async fn replace(
     JsonBody(body): JsonBody<Replace>,
 ) -> Result<StatusCode, Rejection> {
     let Replace { old, new } = body;
+    for (pointer, address) in [("/new/peer", &new.peer), ("/new/public", &new.public)] {
+        config::host_port(address).map_err(|why| unusable(pointer, why))?;
+    }
+    if new.id == NodeId(0) {
+        return Err(unusable("/new/id", "must be at least 1".to_owned()).into());
+    }
     let member = oncekey_raft::Member { peer: new.peer, public: new.public };
     let deadline = Instant::now() + app.http.write_timeout * REPLACE_WRITES;
     tracing::info!(%old, new = %new.id, "replacing a node");
@@ -152,6 +165,11 @@ pub(crate) async fn replace(
         .await
         .map_err(|error| not_replaced(&error))?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn unusable(pointer: &str, why: String) -> Problem {
+    let members = Members { pointer: Some(pointer.to_owned()), ..Members::default() };
+    Problem::with(Code::InvalidBody, why, members)
 }
 
 fn not_replaced(error: &ReplaceError) -> Problem {
