@@ -47,6 +47,7 @@ const SERVER_ONLY: &[&str] = &[
     "prometheus-client",
     "bincode",
     "clap",
+    "utoipa",
     "vodozemac",
     "qrcode",
     "oncekey-store",

@@ -19,10 +19,12 @@ use crate::{
 
 /// `POST` [`USER_BUNDLES`](crate::path::USER_BUNDLES).
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Fetch {
     /// Only these devices, ids growing; all of the user's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 32))]
     pub devices: Option<Vec<DeviceId>>,
     /// Answer with a problem, popping nothing, when any bundle would lack its one-time prekey.
     #[serde(default)]
@@ -31,6 +33,7 @@ pub struct Fetch {
 
 /// Reply to [`Fetch`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Fetched {
     /// Whose bundles.
     pub user: UserId,
@@ -48,6 +51,7 @@ pub struct Fetched {
 
 /// What a sender needs to write to one device.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Bundle {
     /// The device.
     pub device: DeviceId,
@@ -66,6 +70,7 @@ pub struct Bundle {
 
 /// Why a bundle has a one-time prekey or has none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OneTimePreKeyStatus {
     /// There is one.
@@ -85,9 +90,11 @@ pub enum OneTimePreKeyStatus {
 /// `base64url(SHA-256("oncekey multi-user fetch v1" ‖ u16be(len(key)) ‖ key ‖ user))`. A retry may
 /// therefore name a part of the users only.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FetchMany {
     /// 1 to [`USERS_PER_FETCH_MAX`](oncekey_types::limits::USERS_PER_FETCH_MAX) users, each once.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 64))]
     pub users: Vec<UserFetch>,
     /// As in [`Fetch`], for each user apart.
     #[serde(default)]
@@ -96,17 +103,20 @@ pub struct FetchMany {
 
 /// One user of a [`FetchMany`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UserFetch {
     /// The user.
     pub user: UserId,
     /// As in [`Fetch`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 32))]
     pub devices: Option<Vec<DeviceId>>,
 }
 
 /// Reply to [`FetchMany`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FetchedMany {
     /// One result for each user, in the order of the request.
     pub results: Vec<UserResult>,
@@ -114,6 +124,7 @@ pub struct FetchedMany {
 
 /// What became of one user of a [`FetchMany`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UserResult {
     /// The user.
     pub user: UserId,
@@ -126,6 +137,7 @@ pub struct UserResult {
 
 /// The bundles of a user, or why there are none.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum UserOutcome {
     /// As the reply to a single fetch.
@@ -136,6 +148,7 @@ pub enum UserOutcome {
 
 /// Where an answer comes from.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Route {
     /// The user's shard.
     pub shard: ShardId,

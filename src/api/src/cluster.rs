@@ -9,6 +9,7 @@ pub const WITH_STATE: &str = "state=digest";
 /// Reply to `GET` [`CLUSTER`](crate::path::CLUSTER): the cluster as one node sees it. With the query
 /// [`WITH_STATE`] it reads all records of all shards, for a digest of each.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Cluster {
     /// Name of the cluster.
     #[serde(default)]
@@ -112,6 +113,7 @@ pub struct Lag {
 
 /// A node of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Member {
     /// The node.
@@ -124,6 +126,7 @@ pub struct Member {
 
 /// One shard as the answering node sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Shard {
     /// The shard.
     pub shard: ShardId,
@@ -149,6 +152,7 @@ pub struct Shard {
 
 /// What a replica holds. Replicas that have applied the same entries hold the same.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StateDigest {
     /// Index of the last entry applied.
     pub applied: u64,
@@ -161,6 +165,7 @@ pub struct StateDigest {
 ///
 /// The lost node must never come back: its disk may hold votes that the cluster no longer counts.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Replace {
     /// The lost node.
@@ -180,6 +185,7 @@ pub struct Arm {
 /// Reply to `GET` [`LIVEZ`](crate::path::LIVEZ) and [`READYZ`](crate::path::READYZ) when all is
 /// well; otherwise the reply is a [`Problem`](crate::Problem) with its reasons.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Health {
     /// Always true.
     pub ok: bool,

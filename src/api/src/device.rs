@@ -14,6 +14,7 @@ use crate::{
 
 /// `PUT` [`DEVICE`](crate::path::DEVICE).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Register {
     /// Number of this write.
@@ -21,14 +22,17 @@ pub struct Register {
     /// The device's identity key.
     pub identity_key: IdentityKey,
     /// The key that will sign the device's requests.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::PublicKey))]
     pub authentication_key: Base64,
     /// The identity key's signature over the authentication key.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::Signature))]
     pub authentication_signature: Base64,
     /// The first signed prekey.
     pub signed_prekey: SignedPreKey,
     /// The first one-time prekeys, ids growing, up to
     /// [`UPLOAD_MAX`](oncekey_types::limits::UPLOAD_MAX).
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 200))]
     pub one_time_prekeys: Vec<OneTimePreKey>,
     /// The next device list, when the user has an account key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,6 +41,7 @@ pub struct Register {
 
 /// Reply to [`Register`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Registered {
     /// Number of this registration; another one means that the device started anew.
     pub registration: RegistrationId,
@@ -46,6 +51,7 @@ pub struct Registered {
 
 /// `PUT` [`SIGNED_PREKEY`](crate::path::SIGNED_PREKEY). The reply is a [`Pool`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReplaceSignedPreKey {
     /// Number of this write.
@@ -56,16 +62,19 @@ pub struct ReplaceSignedPreKey {
 
 /// `POST` [`ONE_TIME_PREKEYS`](crate::path::ONE_TIME_PREKEYS). The reply is a [`Pool`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AddOneTimePreKeys {
     /// Number of this write.
     pub seq: Seq,
     /// The keys, ids growing, 1 to [`UPLOAD_MAX`](oncekey_types::limits::UPLOAD_MAX).
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 200))]
     pub one_time_prekeys: Vec<OneTimePreKey>,
 }
 
 /// A device's pool of one-time prekeys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Pool {
     /// One-time prekeys that wait to be handed out.
     pub count: u32,
@@ -79,6 +88,7 @@ pub struct Pool {
 
 /// Reply to `GET` [`PREKEYS`](crate::path::PREKEYS).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Status {
     /// Number of the current registration.
     pub registration: RegistrationId,

@@ -10,6 +10,7 @@ use crate::Base64;
 
 /// Form of an identity key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum IdentityKind {
     /// Ed25519, converted to X25519 for Diffie-Hellman.
@@ -20,52 +21,63 @@ pub enum IdentityKind {
 
 /// An identity key (IK).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IdentityKey {
     /// Its form.
     pub kind: IdentityKind,
     /// The public key.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::PublicKey))]
     pub key: Base64,
 }
 
 /// A signed prekey (SPK).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SignedPreKey {
     /// Its id; grows with every rotation.
     pub id: SignedPreKeyId,
     /// The public key.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::PublicKey))]
     pub key: Base64,
     /// When the device made it, in seconds, as signed.
     pub created: UnixSeconds,
     /// When it stops being valid, in seconds, as signed.
     pub expires: UnixSeconds,
     /// The identity key's signature.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::Signature))]
     pub signature: Base64,
 }
 
 /// A one-time prekey (OPK).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OneTimePreKey {
     /// Its id; an id once accepted is never accepted again.
     pub id: OneTimePreKeyId,
     /// The public key.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::PublicKey))]
     pub key: Base64,
     /// The identity key's signature.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::Signature))]
     pub signature: Base64,
 }
 
 /// A device list, signed by the account key (UK).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeviceList {
     /// The account key.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::PublicKey))]
     pub account_key: Base64,
     /// The canonical bytes of the list: user, position in the chain, hash of the list before,
     /// devices.
     pub list: Base64,
     /// The account key's signature over the canonical bytes.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::Signature))]
     pub signature: Base64,
 }
 

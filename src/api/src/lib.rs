@@ -15,6 +15,8 @@ pub mod device;
 pub mod event;
 pub mod header;
 pub mod key;
+#[cfg(feature = "openapi")]
+mod openapi;
 pub mod path;
 pub mod problem;
 pub mod report;

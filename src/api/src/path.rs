@@ -34,6 +34,8 @@ pub const LIVEZ: &str = "/livez";
 pub const READYZ: &str = "/readyz";
 /// `GET`, admin: Prometheus metrics.
 pub const METRICS: &str = "/metrics";
+/// `GET`, admin: this interface, described (OpenAPI 3.1).
+pub const OPENAPI: &str = "/openapi.json";
 /// `GET`, admin: members, shards, leaders.
 pub const CLUSTER: &str = "/v1/cluster";
 /// `GET`, admin: a page for people that shows what [`CLUSTER`] tells.

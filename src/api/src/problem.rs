@@ -236,6 +236,7 @@ pub struct Problem {
 
 /// Extension members of a [`Problem`]; the code says which of them are set.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Members {
     /// The part of the body that is to blame, as a JSON pointer (RFC 6901).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -296,7 +297,8 @@ impl std::error::Error for Problem {}
 
 /// The JSON form.
 #[derive(Serialize, Deserialize)]
-struct Document {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(crate) struct Document {
     #[serde(rename = "type", default)]
     kind: String,
     #[serde(default)]

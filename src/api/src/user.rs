@@ -13,6 +13,7 @@ use crate::{
 
 /// Reply to `GET` [`USER`](crate::path::USER).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct User {
     /// The user.
     pub user: UserId,
@@ -28,6 +29,7 @@ pub struct User {
 
 /// One device of a [`User`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Device {
     /// The device.
     pub device: DeviceId,
@@ -36,8 +38,10 @@ pub struct Device {
     /// Its identity key.
     pub identity_key: IdentityKey,
     /// The key that signs its requests.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::PublicKey))]
     pub authentication_key: Base64,
     /// The identity key's signature over the authentication key.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::openapi::Signature))]
     pub authentication_signature: Base64,
 }
 
@@ -46,6 +50,7 @@ pub type PutDeviceList = DeviceList;
 
 /// Reply to [`PutDeviceList`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeviceListPut {
     /// Position of the list in its chain.
     pub seq: Seq,

@@ -61,6 +61,7 @@ pub(crate) fn admin(app: Arc<App>) -> Router {
         .route(path::LIVEZ, get(admin::livez))
         .route(path::READYZ, get(admin::readyz))
         .route(path::METRICS, get(admin::metrics))
+        .route(path::OPENAPI, get(admin::openapi))
         .route(path::CLUSTER, get(admin::cluster))
         .route(path::CLUSTER_REPLACE, post(admin::replace))
         .route(path::STATUS_PAGE, get(status_page::page));

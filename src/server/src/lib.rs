@@ -18,9 +18,12 @@ pub mod config;
 mod convert;
 mod edge;
 mod extract;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handlers;
 mod listener;
 mod metrics;
+mod openapi;
 mod reply;
 mod server;
 mod trace;

@@ -12,6 +12,8 @@ extern crate alloc;
 
 mod ids;
 pub mod limits;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod placement;
 mod text;
 mod time;

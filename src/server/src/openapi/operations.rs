@@ -1,0 +1,298 @@
+//! Every operation of the interface: what it takes, what it answers, how it can go wrong.
+
+use oncekey_api::{
+    Code::{self, *},
+    bundle, cluster, device, key, path, report, user,
+};
+use utoipa::openapi::HttpMethod::{self, Delete, Get, Post, Put};
+
+use super::body::Body;
+
+/// One method of one path.
+pub(super) struct Operation {
+    pub(super) method: HttpMethod,
+    pub(super) path: &'static str,
+    /// Its name in programs made from the description.
+    pub(super) id: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) asks: Asks,
+    pub(super) query: Query,
+    pub(super) request: Option<Body>,
+    pub(super) reply: Reply,
+    /// Its own problems; those of everything that takes a path, a body or a quorum are added.
+    pub(super) codes: &'static [Code],
+}
+
+/// Who asks, and so where and with which headers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asks {
+    /// A client that fetches; names itself and the fetch.
+    Fetcher,
+    /// A client that reports; names itself.
+    Reporter,
+    /// Any other client.
+    Client,
+    /// An operator, on the admin listener.
+    Operator,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Query {
+    None,
+    /// `seq`, when the device itself asks.
+    Seq,
+    /// `user` and `device`.
+    Device,
+    /// `state=digest`.
+    State,
+}
+
+/// What a request that succeeds is answered.
+pub(super) enum Reply {
+    /// 200 with JSON; the headers say where in the log the answer comes from.
+    Routed(Body),
+    /// 200 with JSON.
+    Json(Body),
+    /// 204 after a commit.
+    RoutedEmpty,
+    /// 204.
+    Empty,
+    /// 200 with another type.
+    Other(&'static str),
+}
+
+const fn operation(
+    method: HttpMethod,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    reply: Reply,
+) -> Operation {
+    Operation {
+        method,
+        path,
+        id,
+        summary,
+        asks: Asks::Client,
+        query: Query::None,
+        request: None,
+        reply,
+        codes: &[],
+    }
+}
+
+impl Operation {
+    const fn by(self, asks: Asks) -> Self {
+        Self { asks, ..self }
+    }
+
+    const fn query(self, query: Query) -> Self {
+        Self { query, ..self }
+    }
+
+    const fn takes(self, body: Body) -> Self {
+        Self { request: Some(body), ..self }
+    }
+
+    const fn or(self, codes: &'static [Code]) -> Self {
+        Self { codes, ..self }
+    }
+}
+
+/// What is wrong with keys and signatures.
+const DISPENSE: &[Code] = &[
+    UnknownUser,
+    UnknownDevice,
+    OneTimePreKeyRequired,
+    LimitExceeded,
+    IdempotencyKeyReused,
+    NoQuorum,
+];
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    operation(
+        Get,
+        path::USER,
+        "user",
+        "The devices of a user and its device list. Pops nothing.",
+        Reply::Routed(Body::of::<user::User>()),
+    )
+    .or(&[UnknownUser, NoQuorum]),
+    operation(
+        Put,
+        path::DEVICE,
+        "register",
+        "Register a device, or register it anew.",
+        Reply::Routed(Body::of::<device::Registered>()),
+    )
+    .takes(Body::of::<device::Register>())
+    .or(&[
+        StaleSeq,
+        OneTimePreKeyIdsNotGrowing,
+        PoolFull,
+        TooManyDevices,
+        DeviceListOutOfOrder,
+        DeviceListBrokenChain,
+        DeviceListOtherAccount,
+        LimitExceeded,
+        InvalidKey,
+        InvalidSignature,
+        InvalidValidity,
+        InvalidDeviceList,
+        NoQuorum,
+    ]),
+    operation(
+        Delete,
+        path::DEVICE,
+        "remove",
+        "Remove a device and all its keys.",
+        Reply::RoutedEmpty,
+    )
+    .query(Query::Seq)
+    .or(&[UnknownUser, UnknownDevice, StaleSeq, NoQuorum]),
+    operation(
+        Put,
+        path::SIGNED_PREKEY,
+        "replace_signed_prekey",
+        "Replace the signed prekey of a device.",
+        Reply::Routed(Body::of::<device::Pool>()),
+    )
+    .takes(Body::of::<device::ReplaceSignedPreKey>())
+    .or(&[
+        UnknownUser,
+        UnknownDevice,
+        StaleSeq,
+        RegistrationChanged,
+        SignedPreKeyIdNotGrowing,
+        InvalidKey,
+        InvalidSignature,
+        InvalidValidity,
+        NoQuorum,
+    ]),
+    operation(
+        Post,
+        path::ONE_TIME_PREKEYS,
+        "add_one_time_prekeys",
+        "Add one-time prekeys to the pool of a device.",
+        Reply::Routed(Body::of::<device::Pool>()),
+    )
+    .takes(Body::of::<device::AddOneTimePreKeys>())
+    .or(&[
+        UnknownUser,
+        UnknownDevice,
+        StaleSeq,
+        RegistrationChanged,
+        OneTimePreKeyIdsNotGrowing,
+        PoolFull,
+        LimitExceeded,
+        InvalidKey,
+        InvalidSignature,
+        NoQuorum,
+    ]),
+    operation(
+        Get,
+        path::PREKEYS,
+        "status",
+        "What the server holds of a device's keys.",
+        Reply::Routed(Body::of::<device::Status>()),
+    )
+    .or(&[UnknownUser, UnknownDevice, NoQuorum]),
+    operation(
+        Put,
+        path::DEVICE_LIST,
+        "put_device_list",
+        "The next signed device list of a user.",
+        Reply::Routed(Body::of::<user::DeviceListPut>()),
+    )
+    .takes(Body::of::<key::DeviceList>())
+    .or(&[
+        UnknownUser,
+        DeviceListOutOfOrder,
+        DeviceListBrokenChain,
+        DeviceListOtherAccount,
+        LimitExceeded,
+        InvalidKey,
+        InvalidSignature,
+        InvalidDeviceList,
+        NoQuorum,
+    ]),
+    operation(
+        Post,
+        path::USER_BUNDLES,
+        "fetch",
+        "A bundle for each device of a user; pops one one-time prekey of each, in one commit.",
+        Reply::Routed(Body::of::<bundle::Fetched>()),
+    )
+    .by(Asks::Fetcher)
+    .takes(Body::of::<bundle::Fetch>())
+    .or(DISPENSE),
+    operation(
+        Post,
+        path::BUNDLES,
+        "fetch_many",
+        "Bundles of several users, each a fetch of its own.",
+        Reply::Json(Body::of::<bundle::FetchedMany>()),
+    )
+    .by(Asks::Fetcher)
+    .takes(Body::of::<bundle::FetchMany>())
+    .or(&[LimitExceeded]),
+    operation(
+        Get,
+        path::EVENTS,
+        "events",
+        "What there is for a device to look at, as it happens.",
+        Reply::Other(oncekey_api::event::EVENT_STREAM),
+    )
+    .query(Query::Device)
+    .or(&[UnknownUser, UnknownDevice, NoQuorum]),
+    operation(Post, path::REPORTS, "report", "Why handshakes failed, in numbers.", Reply::Empty)
+        .by(Asks::Reporter)
+        .takes(Body::of::<report::Report>())
+        .or(&[LimitExceeded, TooManyReports]),
+    operation(
+        Get,
+        path::LIVEZ,
+        "livez",
+        "The process runs.",
+        Reply::Json(Body::of::<cluster::Health>()),
+    )
+    .by(Asks::Operator),
+    operation(
+        Get,
+        path::READYZ,
+        "readyz",
+        "The node can serve all its shards.",
+        Reply::Json(Body::of::<cluster::Health>()),
+    )
+    .by(Asks::Operator)
+    .or(&[NotReady]),
+    operation(
+        Get,
+        path::METRICS,
+        "metrics",
+        "Metrics for Prometheus.",
+        Reply::Other(crate::metrics::CONTENT_TYPE),
+    )
+    .by(Asks::Operator),
+    operation(Get, path::OPENAPI, "openapi", "This description.", Reply::Other("application/json"))
+        .by(Asks::Operator),
+    operation(
+        Get,
+        path::CLUSTER,
+        "cluster",
+        "The cluster as this node sees it.",
+        Reply::Json(Body::of::<cluster::Cluster>()),
+    )
+    .by(Asks::Operator)
+    .query(Query::State),
+    operation(
+        Post,
+        path::CLUSTER_REPLACE,
+        "replace",
+        "Put a new node in the place of a lost one.",
+        Reply::Empty,
+    )
+    .by(Asks::Operator)
+    .takes(Body::of::<cluster::Replace>())
+    .or(&[UnknownNode, MembershipConflict, NoQuorum]),
+];
