@@ -251,13 +251,30 @@ impl History {
     /// A [`ReadError`].
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         let io = |error| ReadError::Io { path: path.to_owned(), error };
-        let mut file = BufReader::with_capacity(1 << 20, File::open(path).map_err(io)?);
+        let file = File::open(path).map_err(io)?;
+        Self::from_lines(BufReader::with_capacity(1 << 20, file), io)
+    }
+
+    /// Reads the bytes of a file.
+    ///
+    /// # Errors
+    ///
+    /// A [`ReadError`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ReadError> {
+        let io = |error| ReadError::Io { path: PathBuf::new(), error };
+        Self::from_lines(bytes, io)
+    }
+
+    fn from_lines(
+        mut lines: impl BufRead,
+        io: impl Fn(io::Error) -> ReadError,
+    ) -> Result<Self, ReadError> {
         let mut assembly = Assembly::default();
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
-            let mut limited = io::Read::take(&mut file, LINE_MAX_BYTES + 1);
-            if limited.read_until(b'\n', &mut line).map_err(io)? == 0 {
+            let mut limited = io::Read::take(&mut lines, LINE_MAX_BYTES + 1);
+            if limited.read_until(b'\n', &mut line).map_err(&io)? == 0 {
                 break;
             }
             if u64::try_from(line.len()).unwrap_or(u64::MAX) > LINE_MAX_BYTES {

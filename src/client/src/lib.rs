@@ -59,6 +59,8 @@
 mod client;
 #[cfg(test)]
 mod fake;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod http;
 pub mod keystore;
 pub mod machine;

@@ -35,7 +35,7 @@ const VERSION: u32 = 1;
 /// Drawn once for each data folder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Incarnation(u64);
+pub(crate) struct Incarnation(pub(crate) u64);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -300,6 +300,15 @@ fn parse(
         return Err(refuse(went_back_advice(node)));
     }
     Ok(record)
+}
+
+/// The identity file in `bytes`, written anew; none when it is refused.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn written_anew(bytes: &[u8]) -> Option<Vec<u8>> {
+    let stated: Record = serde_json::from_slice(bytes).ok()?;
+    let path = Path::new(FILE);
+    let record = parse(path, bytes, &stated.cluster, NodeId(stated.node), stated.shards).ok()?;
+    serde_json::to_vec_pretty(&record).ok()
 }
 
 fn read(disk: &dyn Disk) -> io::Result<Vec<u8>> {

@@ -20,6 +20,8 @@ pub mod environment;
 mod error;
 mod formation;
 mod forwarder;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod identity;
 mod introduction;
 mod liveness;

@@ -141,15 +141,18 @@ impl FromRequestParts<Arc<App>> for IdempotencyKey {
     type Rejection = Rejection;
 
     async fn from_request_parts(head: &mut Parts, _: &Arc<App>) -> Result<Self, Rejection> {
-        let name = names::IDEMPOTENCY_KEY;
-        let Some(value) = single_header(head, name)? else {
-            let detail = "a fetch names itself, so that a retry gets the same answer";
-            return Err(Problem::new(Code::IdempotencyKeyMissing, detail).into());
-        };
-        let key = RequestId::new(value)
-            .map_err(|error| Problem::new(Code::MalformedHeader, format!("{name} {error}")))?;
-        Ok(Self(key))
+        Ok(Self(idempotency_key(head)?))
     }
+}
+
+pub(crate) fn idempotency_key(head: &Parts) -> Result<RequestId, Problem> {
+    let name = names::IDEMPOTENCY_KEY;
+    let Some(value) = single_header(head, name)? else {
+        let detail = "a fetch names itself, so that a retry gets the same answer";
+        return Err(Problem::new(Code::IdempotencyKeyMissing, detail));
+    };
+    RequestId::new(value)
+        .map_err(|error| Problem::new(Code::MalformedHeader, format!("{name} {error}")))
 }
 
 async fn authority(
@@ -163,12 +166,15 @@ async fn authority(
     Ok(app.authenticator.device(request).await?)
 }
 
-async fn path_params(head: &mut Parts, app: &Arc<App>) -> Result<RawPathParams, Rejection> {
+pub(crate) async fn path_params<S: Send + Sync>(
+    head: &mut Parts,
+    state: &S,
+) -> Result<RawPathParams, Rejection> {
     let malformed = |what| Problem::new(Code::MalformedPath, what);
     if !is_percent_encoded(head.uri.path()) {
         return Err(malformed("a percent sign is not followed by two hexadecimal digits").into());
     }
-    RawPathParams::from_request_parts(head, app)
+    RawPathParams::from_request_parts(head, state)
         .await
         .map_err(|_| malformed("a part of the path is not UTF-8").into())
 }
@@ -184,13 +190,13 @@ fn is_percent_encoded(path: &str) -> bool {
     true
 }
 
-fn user(params: &RawPathParams) -> Result<UserId, Problem> {
+pub(crate) fn user(params: &RawPathParams) -> Result<UserId, Problem> {
     UserId::new(param(params, "user"))
         .map_err(|error| Problem::new(Code::MalformedPath, format!("the user {error}")))
 }
 
 /// A device id has one spelling, so that a target names one device only.
-fn device(params: &RawPathParams) -> Result<DeviceId, Problem> {
+pub(crate) fn device(params: &RawPathParams) -> Result<DeviceId, Problem> {
     let text = param(params, "device");
     text.parse::<DeviceId>().ok().filter(|device| device.to_string() == text).ok_or_else(|| {
         Problem::new(Code::MalformedPath, "the device is not a number from 0 to 4294967295")
@@ -209,7 +215,7 @@ fn no_query(uri: &Uri) -> Result<(), Problem> {
     }
 }
 
-fn seq_query(uri: &Uri) -> Result<Option<Seq>, Problem> {
+pub(crate) fn seq_query(uri: &Uri) -> Result<Option<Seq>, Problem> {
     let Some(query) = uri.query().filter(|query| !query.is_empty()) else { return Ok(None) };
     query
         .strip_prefix("seq=")
@@ -250,7 +256,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     media_type.eq_ignore_ascii_case("application/json")
 }
 
-fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // A derived parser would also take the fields as an array, in their order.
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         return Err(Problem::new(Code::InvalidBody, "the body must be an object"));

@@ -92,7 +92,7 @@ fn is_of_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn serve_connection(
+pub(crate) async fn serve_connection(
     stream: Box<dyn Stream>,
     router: Router,
     limits: Limits,

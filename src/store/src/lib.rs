@@ -16,6 +16,8 @@ pub mod codec;
 pub mod command;
 mod digest;
 mod fault;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 #[cfg(test)]
 mod generate;
 mod machine;

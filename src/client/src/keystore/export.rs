@@ -108,7 +108,7 @@ impl Export {
         }
     }
 
-    fn encode(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
+    pub(super) fn encode(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
         let device = &self.device;
         let identity = device.identity().to_seed().ok_or(Error::Damaged { record: EXPORT })?;
         // Secrets first, into a buffer that does not grow while they are in it.
@@ -159,7 +159,7 @@ impl Export {
     }
 }
 
-fn decode_secret(secret: &[u8]) -> Result<Export, Error> {
+pub(super) fn decode_secret(secret: &[u8]) -> Result<Export, Error> {
     let damaged = || Error::Damaged { record: EXPORT };
     let mut from = Fields(secret);
     let user = from.user()?;

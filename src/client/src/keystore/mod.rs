@@ -10,6 +10,8 @@
 
 mod change;
 mod export;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod lock;
 mod record;
 mod seal;

@@ -11,7 +11,7 @@ mod inbound;
 mod link;
 mod network;
 mod pool;
-mod wire;
+pub(crate) mod wire;
 
 pub(crate) use inbound::{Inbound, Service};
 pub(crate) use link::CallError;

@@ -1,0 +1,5 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| drop(
+    oncekey_fuzz::handshake::INITIAL_MESSAGE.check(data)
+));
