@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 examples=${1:-30}
-program=${ONCEKEY:-${CARGO_TARGET_DIR:-target}/debug/oncekey}
+program=$(realpath "${ONCEKEY:-${CARGO_TARGET_DIR:-target}/debug/oncekey}")
 
 folder=$(mktemp -d)
 node=
@@ -42,8 +42,11 @@ done
 
 # Operations for clients on the public listener, those for operators on the other. A stream of events
 # does not end by itself, and the one write of an operator waits for a quorum of the nodes it names.
+# What it remembers goes with the folder.
+config=$PWD/tests/schemathesis.toml
 run() {
-  schemathesis --config-file tests/schemathesis.toml run "http://127.0.0.1:$admin/openapi.json" \
+  cd "$folder"
+  schemathesis --config-file "$config" run "http://127.0.0.1:$admin/openapi.json" \
     --url "http://127.0.0.1:$1" --checks all --max-examples "$examples" --seed 1 \
     --request-timeout 10 --phases examples,coverage,fuzzing "${@:2}"
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use oncekey_cluster::Engine;
 
-use crate::device;
+use crate::{device, health::Health};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -32,6 +32,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Serve(Serve),
+    Health(Health),
     Dev(Dev),
     Demo(Demo),
     Device(device::Arguments),

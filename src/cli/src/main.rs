@@ -10,6 +10,7 @@ mod demo;
 mod dev;
 mod device;
 mod exit;
+mod health;
 mod logging;
 mod output;
 mod serve;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Health(arguments) => runtime()?.block_on(health::run(&arguments)),
         Command::Dev(arguments) => runtime()?.block_on(dev::run(&arguments)),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(&arguments)),
         Command::Device(arguments) => runtime()?.block_on(device::run(&arguments)),
