@@ -22,7 +22,7 @@ def documents(path):
         pass
 
     def mapping(loader, node):
-        keys = [loader.construct_object(key) for key, _ in node.value]
+        keys = [key.value for key, _ in node.value]
         assert len(keys) == len(set(keys)), f"{path}: a key stands twice in {keys}"
         return loader.construct_mapping(node, deep=True)
 
