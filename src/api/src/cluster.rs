@@ -28,6 +28,7 @@ pub struct Cluster {
 
 /// A node as it reports itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeState {
     /// The node.
     pub id: NodeId,
@@ -39,6 +40,7 @@ pub struct NodeState {
 
 /// What a node says of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeReport {
     /// How old this is, in milliseconds.
     pub age_ms: u64,
@@ -60,6 +62,7 @@ pub struct NodeReport {
 
 /// What has been handed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Totals {
     /// Bundles with a one-time prekey.
     pub issued: u64,
@@ -73,6 +76,7 @@ pub struct Totals {
 
 /// How many pools had a size above that of the entry before and up to this one's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PoolCount {
     /// The size; none for all that are larger.
     pub up_to: Option<u64>,
@@ -82,6 +86,7 @@ pub struct PoolCount {
 
 /// Room on a disk in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Disk {
     /// All of it.
     pub total: u64,
@@ -91,6 +96,7 @@ pub struct Disk {
 
 /// How far a replica is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Progress {
     /// The shard.
     pub shard: ShardId,
@@ -104,6 +110,7 @@ pub struct Progress {
 
 /// How far a replica is behind its leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Lag {
     /// The node that holds the replica.
     pub node: NodeId,

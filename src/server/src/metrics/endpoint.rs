@@ -42,6 +42,7 @@ endpoints! {
     Livez = "livez";
     Readyz = "readyz";
     Metrics = "metrics";
+    Openapi = "openapi";
     Cluster = "cluster";
     Replace = "replace";
     StatusPage = "status_page";
@@ -67,6 +68,7 @@ impl Endpoint {
             (&Method::GET | &Method::HEAD, path::LIVEZ) => Self::Livez,
             (&Method::GET | &Method::HEAD, path::READYZ) => Self::Readyz,
             (&Method::GET | &Method::HEAD, path::METRICS) => Self::Metrics,
+            (&Method::GET | &Method::HEAD, path::OPENAPI) => Self::Openapi,
             (&Method::GET | &Method::HEAD, path::CLUSTER) => Self::Cluster,
             (&Method::POST, path::CLUSTER_REPLACE) => Self::Replace,
             (&Method::GET | &Method::HEAD, path::STATUS_PAGE) => Self::StatusPage,

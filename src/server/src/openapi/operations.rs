@@ -286,6 +286,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .by(Asks::Operator)
     .query(Query::State),
     operation(
+        Get,
+        path::STATUS_PAGE,
+        "status_page",
+        "A page for people that shows what the cluster tells.",
+        Reply::Other("text/html"),
+    )
+    .by(Asks::Operator),
+    operation(
         Post,
         path::CLUSTER_REPLACE,
         "replace",
