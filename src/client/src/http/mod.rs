@@ -209,4 +209,6 @@ impl Transport for AnyNode {
 }
 
 #[cfg(test)]
+mod scripted;
+#[cfg(test)]
 mod tests;
