@@ -120,11 +120,11 @@ impl Faults {
     /// Takes down a leader while a fetch is on its way; `false` when that cannot be done now.
     fn kill_a_leader(&mut self, world: &mut World) -> bool {
         let minority = (world.members().len() - 1) / 2;
-        let leaders = world.leaders();
-        let Some((leader, _)) = leaders.choose(&mut self.rng).copied() else { return false };
         if !is_busy(world) || world.lacking() >= minority || self.stopping.len() >= minority {
             return false;
         }
+        let leaders = world.leaders();
+        let Some((leader, _)) = leaders.choose(&mut self.rng).copied() else { return false };
         let back_after = self.draw_ms(20, DOWN_MAX_MS);
         match self.rng.random_range(0..20) {
             0..10 => {
