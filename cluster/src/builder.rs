@@ -28,7 +28,7 @@ use crate::{
 pub const NODES_MAX: u16 = 9;
 
 /// The file of a recorded history, in the folder of the cluster.
-const HISTORY: &str = "history.jsonl";
+pub(crate) const HISTORY: &str = "history.jsonl";
 
 const NODES_DEFAULT: u16 = 3;
 const READY_LIMIT: Duration = Duration::from_secs(60);

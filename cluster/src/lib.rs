@@ -22,7 +22,7 @@ pub mod wait;
 pub mod workload;
 
 pub use builder::{Builder, NODES_MAX};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, EndedByItself};
 pub use host::Host;
 pub use plan::Engine;
 pub use recorded::Recorded;

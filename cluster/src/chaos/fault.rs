@@ -15,6 +15,8 @@ pub enum Fault {
     VoterMidVote,
     /// A node is killed around a checkpoint of its state, before it purges its log.
     MidCheckpoint,
+    /// A node that was away for too long is killed when it installs a snapshot.
+    MidInstall,
     /// A node is killed.
     Kill,
     /// All nodes are killed at once.
@@ -51,10 +53,11 @@ pub enum Fault {
 
 impl Fault {
     /// All, in the order in which they are reported.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::LeaderMidPop,
         Self::VoterMidVote,
         Self::MidCheckpoint,
+        Self::MidInstall,
         Self::Kill,
         Self::KillAll,
         Self::Stop,
@@ -80,6 +83,7 @@ impl Fault {
             Self::LeaderMidPop => "leader-mid-pop",
             Self::VoterMidVote => "voter-mid-vote",
             Self::MidCheckpoint => "mid-checkpoint",
+            Self::MidInstall => "mid-install",
             Self::Kill => "kill",
             Self::KillAll => "kill-all",
             Self::Stop => "stop",
@@ -112,6 +116,7 @@ impl Fault {
             Self::LeaderMidPop
             | Self::VoterMidVote
             | Self::MidCheckpoint
+            | Self::MidInstall
             | Self::Kill
             | Self::KillAll
             | Self::Stop

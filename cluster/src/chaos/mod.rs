@@ -25,11 +25,12 @@ mod power;
 mod report;
 mod round;
 pub mod sandbox;
+mod stall;
 mod tools;
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -39,9 +40,14 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 pub use fault::Fault;
 pub use report::{Outcome, Report};
 
-use crate::Engine;
+use crate::{
+    Engine, builder,
+    check::{self, Broken},
+    history::History,
+};
 use arena::Machines;
 use report::Tally;
+use stall::Watch;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -79,7 +85,7 @@ pub async fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Report>
     let mut tally = Tally::new(options, machines.has_clocks());
     let mut rng = StdRng::seed_from_u64(options.seed);
     let mut deck = fault::Deck::new(&tally.possible(&options.faults));
-    let began = Instant::now();
+    let (began, watch) = (Instant::now(), Watch::start());
     let mut number = 0;
     while tally.is_well() && (tally.chaos_time() < options.duration || tally.cuts_left() > 0) {
         number += 1;
@@ -96,7 +102,7 @@ pub async fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Report>
             Err(error) => Err(error),
         };
         let failed = result.is_err();
-        tally.add(number, result);
+        tally.add(number, result.map_err(|error| judge_all_the_same(&dir, error)), watch.longest());
         if !failed && !options.keep {
             fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
         }
@@ -108,4 +114,16 @@ pub async fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Report>
     let report = tally.report();
     report.write(&options.dir)?;
     Ok(report)
+}
+
+/// Judges what was recorded in `dir` until a round failed: what is broken says more than `error`.
+fn judge_all_the_same(dir: &Path, error: anyhow::Error) -> anyhow::Error {
+    let history = History::open(&dir.join(builder::HISTORY));
+    let broken = history.ok().and_then(|history| check::check(&history).into_result().err());
+    match broken {
+        Some(broken) if !error.is::<Broken>() => {
+            anyhow::Error::new(broken).context(format!("{error:#}"))
+        }
+        _ => error,
+    }
 }

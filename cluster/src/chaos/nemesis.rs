@@ -14,7 +14,7 @@ use rand::{RngExt as _, seq::SliceRandom as _};
 
 use super::{
     fault::{Deck, Fault},
-    round::{READY_LIMIT, Round},
+    round::{LOG_ENTRIES_MAX, READY_LIMIT, Round, SHARDS},
     tools,
 };
 use crate::{
@@ -26,6 +26,8 @@ use crate::{
 
 /// Time for a node to reach a point.
 const POINT_LIMIT: Duration = Duration::from_secs(3);
+/// Time for a node that is behind to be sent a snapshot.
+const INSTALL_LIMIT: Duration = Duration::from_secs(30);
 /// Time for a node with a full disk to notice.
 const FULL_LIMIT: Duration = Duration::from_secs(120);
 /// Time for a node to notice that it may not go on.
@@ -34,6 +36,9 @@ const REFUSAL_LIMIT: Duration = Duration::from_secs(120);
 const PROGRESS: usize = 20;
 /// Fetches while a disk that will come back is put aside: entries for more than a whole log.
 const AWAY: usize = 600;
+/// Entries by which a node falls behind, all shards together, until one of them has to send it a
+/// snapshot: its log was cut more than once meanwhile.
+const BEHIND: u64 = 2 * LOG_ENTRIES_MAX as u64 * SHARDS as u64;
 /// Exit code of a node that met a fault of its disk.
 const FAULT_CODE: i32 = 3;
 
@@ -48,6 +53,7 @@ const POP: [&str; 7] = [
     "before_reply",
 ];
 const VOTE: [&str; 2] = ["before_vote", "after_vote"];
+const INSTALL: &str = "before_install";
 const CHECKPOINT: [&str; 2] = ["before_checkpoint", "after_checkpoint"];
 
 /// The points at which the nodes of `cluster` can be told to die.
@@ -95,6 +101,7 @@ impl Round<'_> {
             Fault::LeaderMidPop => self.kill_leader_mid_pop().await?,
             Fault::VoterMidVote => self.kill_voter_mid_vote().await?,
             Fault::MidCheckpoint => self.kill_mid_checkpoint().await?,
+            Fault::MidInstall => self.kill_mid_install().await?,
             Fault::Kill => {
                 let node = self.any_node()?;
                 self.cluster.kill(node)?;
@@ -169,7 +176,7 @@ impl Round<'_> {
         let point = VOTE[self.rng.random_range(0..VOTE.len())];
         self.arm(voter, point, 1).await?;
         self.cluster.kill(leader)?;
-        self.wait_for(voter, point).await
+        self.wait_for(voter, point, POINT_LIMIT).await
     }
 
     async fn kill_mid_checkpoint(&mut self) -> Result<bool> {
@@ -178,10 +185,33 @@ impl Round<'_> {
         self.die_at(node, point, 1).await
     }
 
+    /// Keeps a node away until the logs of the others begin behind its own, and kills it when it
+    /// has fetched what it missed.
+    async fn kill_mid_install(&mut self) -> Result<bool> {
+        let node = self.any_node()?;
+        let host = self.machines.host_of(node)?;
+        let goal = logged(&self.cluster, node).await? + BEHIND;
+        self.cluster.kill(node)?;
+        wait::until(READY_LIMIT, &format!("node {node} to fall behind"), async || {
+            let longest = self.longest_log().await?;
+            Ok(Seen::when(longest >= goal, || format!("the others have {longest} of {goal}")))
+        })
+        .await?;
+        // Alone, so that it fetches nothing before it is told where to die.
+        for other in self.machines.network.hosts().filter(|other| *other != host) {
+            self.machines.network.cut(host, other)?;
+            self.machines.network.cut(other, host)?;
+        }
+        self.cluster.launch(node)?;
+        self.arm(node, INSTALL, 1).await?;
+        self.machines.network.heal()?;
+        self.wait_for(node, INSTALL, INSTALL_LIMIT).await
+    }
+
     /// Has `node` die when it reaches `point` for the `count`-th time; false when it does not.
     async fn die_at(&mut self, node: NodeId, point: &str, count: u32) -> Result<bool> {
         self.arm(node, point, count).await?;
-        self.wait_for(node, point).await
+        self.wait_for(node, point, POINT_LIMIT).await
     }
 
     async fn arm(&mut self, node: NodeId, point: &str, count: u32) -> Result<()> {
@@ -197,8 +227,8 @@ impl Round<'_> {
         .await
     }
 
-    async fn wait_for(&mut self, node: NodeId, point: &str) -> Result<bool> {
-        if self.cluster.wait_killed(node, point, POINT_LIMIT).await? {
+    async fn wait_for(&mut self, node: NodeId, point: &str, limit: Duration) -> Result<bool> {
+        if self.cluster.wait_killed(node, point, limit).await? {
             self.deeds.died_at(point);
             return Ok(true);
         }
@@ -380,15 +410,21 @@ impl Round<'_> {
     /// Waits until the log of `node` has come to where those of the others are now: only then has
     /// it something to forget.
     async fn catch_up(&mut self, node: NodeId) -> Result<()> {
-        let mut goal = 0;
-        for other in self.cluster.running() {
-            goal = logged(&self.cluster, other).await?.max(goal);
-        }
+        let goal = self.longest_log().await?;
         wait::until(READY_LIMIT, &format!("node {node} to catch up"), async || {
             let logged = logged(&self.cluster, node).await?;
             Ok(Seen::when(logged >= goal, || format!("it has {logged} of {goal} entries")))
         })
         .await
+    }
+
+    /// Entries in the longest log of the running nodes.
+    async fn longest_log(&self) -> Result<u64> {
+        let mut longest = 0;
+        for node in self.cluster.running() {
+            longest = logged(&self.cluster, node).await?.max(longest);
+        }
+        Ok(longest)
     }
 
     /// Has `aside` be `place` again, whatever power cuts come.

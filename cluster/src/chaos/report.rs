@@ -15,11 +15,16 @@ use std::{
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::{Options, fault::Fault};
-use crate::check::{Broken, Invariant, Report as Judgement};
+use super::{Options, fault::Fault, stall};
+use crate::{
+    EndedByItself,
+    check::{Broken, Invariant, Report as Judgement},
+};
 
 /// Answered fetches for each second of chaos below which a run shows too little.
 const ANSWERED_PER_S_MIN: u64 = 10;
+/// A run shows too little when more than one round in so many is void.
+const VOID_PART: usize = 4;
 /// Deeds that are named with an error.
 const TRACE_MAX: usize = 12;
 
@@ -102,6 +107,8 @@ pub struct Report {
     pub engine: String,
     /// Rounds that were judged.
     pub rounds: usize,
+    /// Rounds that came to nothing because the machine stood still, and how; in no other figure.
+    pub void: Vec<String>,
     /// Time in which faults were brought about, in seconds.
     pub chaos_s: u64,
     /// Time of everything, in seconds.
@@ -136,6 +143,8 @@ pub struct Report {
     pub disks_cut: usize,
     /// Longest time of any round in which no fetch was answered, in milliseconds.
     pub longest_gap_ms: u64,
+    /// Longest time for which the machine stood still, in milliseconds.
+    pub longest_stall_ms: u64,
     /// How much was judged by each invariant.
     pub judged: BTreeMap<Invariant, u64>,
     /// Faults that cannot be brought about here, and why.
@@ -162,6 +171,7 @@ impl Tally {
             nodes: options.nodes,
             engine: options.engine.to_string(),
             rounds: 0,
+            void: Vec::new(),
             chaos_s: 0,
             took_s: 0,
             operations: 0,
@@ -179,6 +189,7 @@ impl Tally {
             power_cuts: 0,
             disks_cut: 0,
             longest_gap_ms: 0,
+            longest_stall_ms: 0,
             judged: BTreeMap::new(),
             left_out: Vec::new(),
         };
@@ -220,18 +231,13 @@ impl Tally {
         self.report.outcome != Outcome::Bad
     }
 
-    /// Adds what came of round `number`.
-    pub(super) fn add(&mut self, number: usize, result: Result<RoundReport>) {
+    /// Adds what came of round `number`, in which the machine stood still for `stall` at most.
+    pub(super) fn add(&mut self, number: usize, result: Result<RoundReport>, stall: Duration) {
         let report = &mut self.report;
+        report.longest_stall_ms = report.longest_stall_ms.max(millis(stall));
         let RoundReport { deeds, report: judgement } = match result {
             Ok(round) => round,
-            Err(error) => {
-                let broken = error.chain().find_map(|cause| cause.downcast_ref::<Broken>());
-                report.violations += broken.map_or(0, |broken| broken.0.violated());
-                report.outcome = Outcome::Bad;
-                report.reasons.push(format!("round {number}: {error:#}"));
-                return;
-            }
+            Err(error) => return self.fail(number, &error, stall),
         };
         report.rounds += 1;
         self.chaos += deeds.chaos;
@@ -255,6 +261,19 @@ impl Tally {
         report.longest_gap_ms = report.longest_gap_ms.max(summary.longest_gap_ms);
         for finding in judgement.findings {
             *report.judged.entry(finding.invariant).or_default() += finding.judged;
+        }
+    }
+
+    /// A round that failed is bad; void only when it waited in vain while the machine stood still.
+    fn fail(&mut self, number: usize, error: &anyhow::Error, stall: Duration) {
+        let report = &mut self.report;
+        let broken = error.downcast_ref::<Broken>();
+        report.violations += broken.map_or(0, |broken| broken.0.violated());
+        if broken.is_none() && !error.is::<EndedByItself>() && stall >= stall::EXCUSE {
+            report.void.push(format!("round {number} after a stall of {stall:?}: {error:#}"));
+        } else {
+            report.outcome = Outcome::Bad;
+            report.reasons.push(format!("round {number}: {error:#}"));
         }
     }
 
@@ -294,6 +313,9 @@ impl Tally {
         }
         if report.leaders_killed_in_flight == 0 {
             report.reasons.push("no leader was killed with pops in flight".to_owned());
+        }
+        if report.void.len() * VOID_PART > report.rounds {
+            report.reasons.push(format!("{} rounds are void", report.void.len()));
         }
         if self.cuts_left() > 0 {
             report.reasons.push(format!("{} power cuts are still to come", self.cuts_left()));
@@ -348,6 +370,7 @@ impl Report {
             ("power cuts", large(self.power_cuts)),
             ("disks cut", large(self.disks_cut)),
             ("longest time without an answer, ms", self.longest_gap_ms),
+            ("longest time that the machine stood still, ms", self.longest_stall_ms),
             ("operations left without an outcome", self.undecided),
             ("violations", self.violations),
         ];
@@ -360,6 +383,9 @@ impl Report {
         table(&mut out, ["invariant", "judged"], judged);
         for (fault, times) in &self.missed {
             let _ = writeln!(out, "- {fault} did not come about {times} times");
+        }
+        for void in &self.void {
+            let _ = writeln!(out, "- void: {void}");
         }
         for left_out in &self.left_out {
             let _ = writeln!(out, "- left out: {left_out}");
@@ -385,6 +411,10 @@ fn add<K: Ord>(sum: &mut BTreeMap<K, usize>, more: BTreeMap<K, usize>) {
     for (key, times) in more {
         *sum.entry(key).or_default() += times;
     }
+}
+
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn large(count: usize) -> u64 {

@@ -33,11 +33,11 @@ pub(super) const READY_LIMIT: Duration = Duration::from_secs(240);
 /// Time for the replicas of an idle cluster to be equally far.
 const LEVEL_LIMIT: Duration = Duration::from_secs(240);
 /// Shards of a cluster; more only cost time.
-const SHARDS: u16 = 3;
+pub(super) const SHARDS: u16 = 3;
 /// Users of a round.
 const USERS: usize = 4;
 /// Entries of a log: few, so that logs are cut and snapshots sent all the time.
-const LOG_ENTRIES_MAX: i64 = 150;
+pub(super) const LOG_ENTRIES_MAX: u32 = 150;
 /// For how long answers are kept, in milliseconds: clocks that jump must not end it.
 const RETRY_WINDOW_MS: i64 = 24 * 60 * 60 * 1000;
 /// What every round has to give evidence for; few accounts are small enough for a search.
@@ -108,8 +108,11 @@ impl<'a> Round<'a> {
     ) -> Result<RoundReport> {
         let began = Instant::now();
         while began.elapsed() < duration {
-            let done = self.step(deck).await;
-            done.with_context(|| format!("after {}", self.deeds.trace()))?;
+            if let Err(error) = self.step(deck).await {
+                // That a node has ended says more than what came of it.
+                self.cluster.check_running()?;
+                return Err(error.context(format!("after {}", self.deeds.trace())));
+            }
         }
         self.deeds.chaos = began.elapsed();
         self.end().await
@@ -121,7 +124,9 @@ impl<'a> Round<'a> {
         recorder.mark(Phase::Heal);
         self.heal().await?;
         recorder.mark(Phase::Settle);
-        self.people.settle().await?;
+        let settled = self.people.settle().await;
+        self.cluster.check_running()?;
+        settled?;
         compare_replicas(&self.cluster).await?;
         recorder.mark(Phase::End);
         let report = check::check(&recorder.history()?).into_result()?;

@@ -4,7 +4,7 @@
 
 use std::{fs, os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use hyper::Method;
 use oncekey_api::{cluster as api, path};
 use oncekey_types::NodeId;
@@ -22,6 +22,11 @@ use crate::{
 
 /// Time for a node to end after `SIGTERM`.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// A node that ended and was not told to.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct EndedByItself(String);
 
 impl Cluster {
     /// Starts the nodes that do not run and waits until all are ready.
@@ -246,7 +251,8 @@ impl Cluster {
             let (http, limit) = (self.http.clone(), self.ready_limit);
             let waited = wait::until(limit, &format!("node {node} to be ready"), async || {
                 if let Some(status) = self.exit_status(*node)? {
-                    bail!("it ended with {}", describe(status));
+                    let text = format!("it ended with {}", describe(status));
+                    return Err(EndedByItself(text).into());
                 }
                 let reply = http.bare(Method::GET, &url).await;
                 Ok(match reply.and_then(|reply| reply.expect_success()) {
@@ -286,8 +292,10 @@ impl Cluster {
             Ok(status) => {
                 self.recorder.event(EventKind::Kill, Some(node), note);
                 self.node(node)?.ended = Some(status);
-                let killed = status.signal() == Some(Signal::KILL.as_raw());
-                ensure!(killed, "{}", self.with_log(node, "was not killed but ended"));
+                if status.signal() != Some(Signal::KILL.as_raw()) {
+                    let text = self.with_log(node, "was not killed but ended");
+                    return Err(EndedByItself(text).into());
+                }
                 Ok(true)
             }
             Err(_) => {
@@ -324,7 +332,8 @@ impl Cluster {
         for node in self.running() {
             if let Some(status) = self.exit_status(node)? {
                 let how = describe(status);
-                bail!(self.with_log(node, &format!("ended with {how}")));
+                let text = self.with_log(node, &format!("ended with {how}"));
+                return Err(EndedByItself(text).into());
             }
         }
         Ok(())

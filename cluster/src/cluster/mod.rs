@@ -35,6 +35,8 @@ use crate::{
     wait::{self, Seen},
 };
 
+pub use lifecycle::EndedByItself;
+
 /// Time for a shard to have a leader that a node knows.
 const LEADER_LIMIT: Duration = Duration::from_secs(120);
 /// Ports on a host that runs one node: public, admin, peer.
