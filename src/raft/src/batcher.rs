@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use oncekey_planted::{self as planted, Bug};
 use oncekey_storage::failpoint;
 use oncekey_store::{
     codec::entry,
@@ -244,7 +245,10 @@ impl Proposer {
         }
         // Callers that stopped waiting ask again if they want to know.
         match result {
-            Ok((outcomes, index)) => {
+            Ok((mut outcomes, index)) => {
+                if planted::is(Bug::AnswersSwapped) {
+                    outcomes.reverse();
+                }
                 debug_assert_eq!(outcomes.len(), batch.commands.len());
                 let mut outcomes = outcomes.into_iter();
                 for (count, reply) in replies {

@@ -11,13 +11,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use oncekey_planted::{self as planted, Bug};
 use oncekey_storage::failpoint;
 use oncekey_store::{
     command::Command,
     outcome::Outcome,
     query::{Answer, Query},
 };
-use oncekey_types::{LogIndex, NodeId, ShardId, SlotMap, TimestampMs, UserId};
+use oncekey_types::{LogIndex, NodeId, RequestId, ShardId, SlotMap, TimestampMs, UserId};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
@@ -119,10 +120,14 @@ impl Router {
         let shard = self.shard_of(user);
         let command = &command;
         let attempt = move |leader: u64, left: Duration| async move {
-            if leader == self.me {
-                return from_local(shard.batcher.submit(command.clone(), trace::current()).await);
+            let mut command = command.clone();
+            if planted::now_and_then(Bug::RetryAsNewRequest, 10) {
+                change_request(&mut command);
             }
-            self.forward(shard, leader, command.clone(), left).await
+            if leader == self.me {
+                return from_local(shard.batcher.submit(command, trace::current()).await);
+            }
+            self.forward(shard, leader, command, left).await
         };
         let ((outcome, index), leader) = self.ask_leader(shard, deadline, attempt).await?;
         failpoint::BEFORE_REPLY.reach();
@@ -254,6 +259,15 @@ impl Router {
     #[expect(clippy::expect_used, reason = "a node holds a replica of every shard of the slot map")]
     pub(crate) fn shard_of(&self, user: &UserId) -> &Arc<Shard> {
         self.shards.get(&self.slots.shard_of(user)).expect("every shard has a replica here")
+    }
+}
+
+/// What a planted bug does to a dispense.
+fn change_request(command: &mut Command) {
+    if let Command::Dispense(dispense) = command
+        && let Ok(request) = RequestId::new(format!("{}-again", dispense.request))
+    {
+        dispense.request = request;
     }
 }
 

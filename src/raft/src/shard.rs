@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use oncekey_planted::{self as planted, Bug};
 use oncekey_storage::state::ShardSpace;
 use oncekey_store::{
     query::{self, Answer, Query},
@@ -107,6 +108,9 @@ impl Shard {
         &self,
         query: &Query,
     ) -> Result<(Answer, LogIndex), Rejected> {
+        if planted::is(Bug::StaleRead) {
+            return self.query_replica(query).map_err(|_| Rejected::Stopped);
+        }
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => self.query_replica(query).map_err(|_| Rejected::Stopped),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {

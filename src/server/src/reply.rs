@@ -15,6 +15,7 @@ use oncekey_api::{
     header as names,
     problem::Members,
 };
+use oncekey_planted::{self as planted, Bug};
 use oncekey_raft::SubmitError;
 use oncekey_store::outcome::Refusal;
 use serde::Serialize;
@@ -88,6 +89,9 @@ pub(crate) fn with_route(route: &Route, mut response: Response) -> Response {
 /// The problem of a request that got no answer from its shard.
 pub(crate) fn unanswered(error: &SubmitError) -> Problem {
     match error {
+        SubmitError::NoQuorum { .. } if planted::is(Bug::UnknownIsFailed) => {
+            Problem::new(Code::UnknownUser, "nothing was done")
+        }
         SubmitError::NoQuorum { .. } => Problem::new(
             Code::NoQuorum,
             "no quorum of the shard answered in time; whether a write was carried out is unknown, \

@@ -9,6 +9,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
+use oncekey_planted::{self as planted, Bug};
 use oncekey_types::ShardId;
 use openraft::{
     OptionalSend, RaftNetworkFactory, RaftNetworkV2,
@@ -111,6 +112,9 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 let prev = rpc.prev_log_id;
                 let last = rpc.entries.last().map(|entry| entry.log_id).or(prev);
                 async move {
+                    if planted::now_and_then(Bug::FalseQuorum, 7) {
+                        return stream::iter(vec![Ok(Ok(last))]);
+                    }
                     let request = Request::Shard(shard, ShardRequest::Append(rpc));
                     let answer = link.call(request, APPEND_TIMEOUT).await;
                     let result = match answer.map_err(|error| rpc_error(&error)) {

@@ -17,6 +17,7 @@ use std::sync::{
 };
 use std::time::Instant;
 
+use oncekey_planted::{self as planted, Bug};
 use oncekey_types::ShardId;
 
 use super::buffer::{BUFFER_MAX_BYTES, Buffer, FLUSH_BYTES};
@@ -75,7 +76,9 @@ impl ShardSpace {
         let Current { generation, buffer } = &mut *current;
         let place = Place { shard: shard.id, generation: *generation };
         for (key, value) in changes {
-            shard.cache.change(place, &key, value.as_deref());
+            if !planted::is(Bug::CacheOutOfDate) {
+                shard.cache.change(place, &key, value.as_deref());
+            }
             buffer.insert((key, value));
         }
         buffer.set_header(header);
@@ -104,6 +107,9 @@ impl ShardSpace {
     ///
     /// Any fault of the engine.
     pub fn checkpoint(&self) -> Result<(), EngineError> {
+        if planted::is(Bug::PurgeTooEarly) {
+            return Ok(());
+        }
         self.shard.flush()?;
         checkpoint(&*self.shard.engine, &self.shard.times)
     }
@@ -378,6 +384,12 @@ impl Shard {
             (flush, current.generation)
         };
         let mut changes: Vec<_> = flush.changes.iter().collect();
+        if planted::is(Bug::RemovalsNotFlushed) {
+            changes.retain(|(_, value)| value.is_some());
+        }
+        if planted::is(Bug::FlushLosesRecord) {
+            changes.pop();
+        }
         // Engines take sorted keys faster.
         changes.sort_unstable_by_key(|(key, _)| *key);
         let changes = changes

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use oncekey_planted::{self as planted, Bug};
 
 use super::index::{Location, Ticket};
 use super::record::{BATCH_HEADER_BYTES, BatchHeader, BatchKind, Record, aligned};
@@ -166,6 +167,9 @@ impl Committer {
         }
         let locations = self.encode(kind, items, body);
         self.write_buffer(length)?;
+        if !is_left_unsynced(items) {
+            self.sync_buffer()?;
+        }
         for item in items {
             let applied = self.groups.entry(item.group).or_default().apply(&item.record);
             debug_assert_eq!(applied, Ok(()), "the index admitted what cannot follow");
@@ -197,8 +201,8 @@ impl Committer {
         locations
     }
 
-    /// Writes the buffer at the current position and syncs it. When the file has to grow, zeros go
-    /// along, so that the next syncs have no new blocks to note.
+    /// Writes the buffer at the current position. When the file has to grow, zeros go along, so that
+    /// the next syncs have no new blocks to note.
     fn write_buffer(&mut self, length: u64) -> Result<(), WalFault> {
         let end = self.active.position + length;
         let mut allocated = self.active.allocated;
@@ -213,13 +217,17 @@ impl Committer {
             .write_all_at(&self.buffer, self.active.position)
             .map_err(|error| fault("writing", FileName::Segment(self.active.id), error))?;
         self.shared.times.write.note_since(began);
-        failpoint::BEFORE_LOG_SYNC.reach();
-        self.sync(&self.active.file, FileName::Segment(self.active.id))?;
         self.active.allocated = allocated;
         self.active.position = end;
         self.sequence += 1;
         self.buffer.shrink_to(self.buffer.capacity().min(16 << 20));
         Ok(())
+    }
+
+    /// Syncs what [`Self::write_buffer`] wrote.
+    fn sync_buffer(&self) -> Result<(), WalFault> {
+        failpoint::BEFORE_LOG_SYNC.reach();
+        self.sync(&self.active.file, FileName::Segment(self.active.id))
     }
 
     fn publish(&self, items: &[Item], locations: &[Location]) {
@@ -256,6 +264,7 @@ impl Committer {
         self.shared.lock().stats.syncs += syncs;
         self.encode(BatchKind::Seal, &[], 0);
         self.write_buffer(SEAL_BYTES)?;
+        self.sync_buffer()?;
         self.shared.lock().segments.add(next.id, &next.file);
         self.active = next;
         Ok(())
@@ -331,12 +340,23 @@ pub(super) fn begin_segment(
         }
     };
     file.write_all_at(&bytes, 0).map_err(fault("writing"))?;
-    file.sync_data().map_err(fault("syncing"))?;
+    if !planted::is(Bug::SegmentNamedTooEarly) {
+        file.sync_data().map_err(fault("syncing"))?;
+    }
     let allocated = file.size().map_err(fault("reading"))?;
     disk.rename(&spare, &name.to_string()).map_err(fault("naming"))?;
     disk.sync_dir().map_err(fault("naming"))?;
     let capacity = header.capacity;
     Ok((Active { id: header.segment, file, position: header_bytes, allocated, capacity }, 2))
+}
+
+/// Whether a planted bug leaves out the sync of `items`.
+fn is_left_unsynced(items: &[Item]) -> bool {
+    items.iter().any(|item| match item.record {
+        Record::Vote(_) => planted::is(Bug::VoteNotSynced),
+        Record::Entry { .. } => planted::is(Bug::AppendNotSynced),
+        Record::Truncate { .. } | Record::Purge { .. } | Record::Committed(_) => false,
+    })
 }
 
 fn push_items(group: GroupId, request: Request, ticket: Option<Ticket>, items: &mut Vec<Item>) {
@@ -348,7 +368,9 @@ fn push_items(group: GroupId, request: Request, ticket: Option<Ticket>, items: &
                 items.push(Item { group, record, ticket });
             }
         }
+        Request::Vote(_) if planted::is(Bug::VoteNotSaved) => {}
         Request::Vote(vote) => items.push(Item { group, record: Record::Vote(vote), ticket }),
+        Request::Truncate { .. } if planted::is(Bug::TruncationNotWritten) => {}
         Request::Truncate { from } => {
             items.push(Item { group, record: Record::Truncate { from }, ticket });
         }

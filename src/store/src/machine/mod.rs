@@ -32,6 +32,7 @@ mod register;
 mod retry;
 mod write;
 
+use oncekey_planted::{self as planted, Bug};
 use oncekey_types::{
     DeviceId, LogIndex, TimestampMs, UserId,
     limits::{CALLERS_PER_USER_MAX, DEVICES_PER_USER_MAX, POOL_MAX, RETRIES_PER_SHARD_MAX},
@@ -122,6 +123,9 @@ fn apply_within(
     let before = stored.unwrap_or_default();
     let mut meta = before;
     meta.time = meta.time.max(batch.time);
+    if planted::now_and_then(Bug::ReplicasDisagree, 50) {
+        meta.time.0 += 1;
+    }
     let policy = batch.policy;
     let mut machine = Machine { records, before, meta, index, policy, bounds, met: Vec::new() };
     let mut outcomes = Vec::with_capacity(batch.commands.len());
@@ -248,7 +252,7 @@ fn missing(kind: Kind) -> CorruptRecord {
 
 pub(crate) fn pool_state(device: &Device, cursor: &Cursor) -> PoolState {
     PoolState {
-        count: cursor.count,
+        count: cursor.count + u32::from(planted::is(Bug::CountOffByOne)),
         signed_prekey: device.bundle.signed_prekey.id,
         highest_accepted: cursor.highest_accepted,
     }

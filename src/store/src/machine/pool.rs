@@ -3,6 +3,7 @@
 //! Guarantees: keys leave in the order in which they came. The cursor says how many there are.
 //! Leaves out: which keys may come in; see `check`.
 
+use oncekey_planted::{self as planted, Bug};
 use oncekey_types::{DeviceId, UserId};
 
 use super::{Machine, missing};
@@ -39,7 +40,11 @@ impl<S: StateRead> Machine<'_, S> {
     ) -> Result<(), ApplyFault> {
         for keys in keys.chunks(self.bounds.lot_keys) {
             let key = LotKey { user, device, number: cursor.tail };
-            self.records.write(&key, &Lot(keys.to_vec()))?;
+            let mut lot = Lot(keys.to_vec());
+            if planted::is(Bug::NewestFirst) {
+                lot.0.reverse();
+            }
+            self.records.write(&key, &lot)?;
             cursor.tail += 1;
             cursor.count += u32::try_from(keys.len()).unwrap_or(u32::MAX);
         }
@@ -63,6 +68,9 @@ impl<S: StateRead> Machine<'_, S> {
         let (key, next) = Lot::key_at(bytes, cursor.offset)?;
         if cursor.highest_accepted < Some(key.id) {
             return Err(corrupt(Kind::Lot, "value", "has an id that was never accepted").into());
+        }
+        if planted::is(Bug::KeyStays) {
+            return Ok(key);
         }
         cursor.count = cursor
             .count

@@ -3,6 +3,7 @@
 //! Guarantees: identity, signed prekey, pool and device list change together or not at all. The
 //! ids of one-time prekeys grow across registrations. Leaves out: who may register or remove.
 
+use oncekey_planted::{self as planted, Bug};
 use oncekey_types::RegistrationId;
 
 use super::{Machine, Stop, check, missing, write::seq_grows};
@@ -38,7 +39,10 @@ impl<S: StateRead> Machine<'_, S> {
         let registration =
             account.next_registration.ok_or(Refusal::TooManyDevices { limit: u32::MAX })?;
         let replaced = previous.as_ref().and_then(|(_, cursor)| cursor.highest_accepted);
-        let floor = account.opk_floor.max(replaced);
+        let mut floor = account.opk_floor.max(replaced);
+        if planted::is(Bug::WatermarkForgotten) {
+            floor = None;
+        }
         check::ids_grow(&command.one_time_prekeys, floor)?;
         self.room(0, &command.one_time_prekeys)?;
         if let Some(list) = &command.device_list {
@@ -80,7 +84,9 @@ impl<S: StateRead> Machine<'_, S> {
         let mut account = self.account(user)?;
         let place = account.place(device).map_err(|_| missing(Kind::Account))?;
         account.devices.remove(place);
-        account.opk_floor = account.opk_floor.max(cursor.highest_accepted);
+        if !planted::is(Bug::RemovalForgetsWatermark) {
+            account.opk_floor = account.opk_floor.max(cursor.highest_accepted);
+        }
         self.delete_lots(user, device, &cursor);
         self.records.delete(&DeviceKey(user, device));
         self.records.write(&AccountKey(user), &account)?;

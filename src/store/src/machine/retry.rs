@@ -5,6 +5,8 @@
 
 use core::time::Duration;
 
+use oncekey_planted::{self as planted, Bug};
+
 use super::{Machine, Stop, overlay::Slot};
 use crate::{
     ApplyFault,
@@ -23,7 +25,7 @@ impl<S: StateRead> Machine<'_, S> {
     ) -> Result<Option<Dispensed>, Stop> {
         let retry = self.records.value(slot)?.filter(|retry| self.now() < retry.due);
         let Some(retry) = retry else { return Ok(None) };
-        if retry.asked != Asked::by(request) {
+        if retry.asked != Asked::by(request) && !planted::is(Bug::RetryOfAnyQuestion) {
             return Err(Refusal::RequestIdConflict.into());
         }
         Ok(Some(Dispensed { repeated: true, ..retry.dispensed }))
@@ -37,6 +39,9 @@ impl<S: StateRead> Machine<'_, S> {
         dispensed: Dispensed,
     ) -> Result<Dispensed, ApplyFault> {
         let due = self.now().plus(Duration::from_millis(self.policy.retry_window_ms));
+        if planted::is(Bug::RetryNotKept) {
+            return Ok(dispensed);
+        }
         let key = RetryKey(&request.caller, &request.request);
         let lot = self.enqueue(due, &key)?;
         let retry = Retry { lot, due, asked: Asked::by(request), dispensed };

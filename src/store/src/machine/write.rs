@@ -4,6 +4,7 @@
 //! `seq` than all before, and was signed by the identity key of the current registration, as the
 //! server has found it. Leaves out: the signatures themselves.
 
+use oncekey_planted::{self as planted, Bug};
 use oncekey_types::{RegistrationId, Seq};
 
 use super::{Machine, Stop, check, pool_state};
@@ -42,7 +43,9 @@ impl<S: StateRead> Machine<'_, S> {
         device.signed_prekey_answer = pool;
         device.last_tag = command.tag;
         device.last_outcome = Outcome::SignedPreKeyReplaced(pool);
-        self.records.write(&DeviceKey(&command.user, command.device), &device)?;
+        if !planted::is(Bug::SignedPreKeyNotReplaced) {
+            self.records.write(&DeviceKey(&command.user, command.device), &device)?;
+        }
         Ok(device.last_outcome)
     }
 
@@ -54,17 +57,21 @@ impl<S: StateRead> Machine<'_, S> {
         check::one_time_prekeys(keys)?;
         let (mut device, mut cursor) = self.device(&command.user, command.device)?;
         same_registration(&device, command.registration)?;
-        if device.last_tag == command.tag {
+        let again = planted::is(Bug::UploadNotIdempotent);
+        if device.last_tag == command.tag && !again {
             return Ok(device.last_outcome);
         }
         let digest = digest::upload(keys);
         if let Some(upload) = &device.upload
             && upload.digest == digest
+            && !again
         {
             return Ok(Outcome::OneTimePreKeysAdded(upload.answer));
         }
-        seq_grows(&device, command.tag.seq)?;
-        check::ids_grow(keys, cursor.highest_accepted)?;
+        if !again {
+            seq_grows(&device, command.tag.seq)?;
+            check::ids_grow(keys, cursor.highest_accepted)?;
+        }
         self.room(cursor.count, keys)?;
 
         // From here on the command is accepted.
