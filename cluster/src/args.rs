@@ -3,9 +3,10 @@
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{Parser, Subcommand};
-use oncekey_cluster::check::Invariant;
 #[cfg(target_os = "linux")]
 use oncekey_cluster::{Engine, chaos::Fault};
+use oncekey_cluster::{bugs::Layer, check::Invariant};
+use oncekey_planted::Bug;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +23,9 @@ Examples:
   oncekey-cluster simulate --minutes 10
       Simulate clusters and their misfortunes, on all cores.
   oncekey-cluster simulate --seeds 100 --seed 1 --report target/simulation
-      The same hundred runs each time, with a report as Markdown and JSON.";
+      The same hundred runs each time, with a report as Markdown and JSON.
+  oncekey-cluster bugs --report target/bugs
+      Plant every bug and see what finds it; with the layer `processes` as root.";
 
 #[cfg(target_os = "linux")]
 const AFTER_CHAOS: &str = "\
@@ -88,6 +91,11 @@ pub(crate) enum Command {
     /// Each run is a process of its own, repeats to the byte, and is judged like a history. Exit
     /// code: 0 nothing was found, 1 something was found, 2 the runs show too little.
     Simulate(Simulate),
+    /// Plant bugs in the nodes, one at a time, and see which layer of the harness finds each.
+    ///
+    /// Builds the nodes with the bugs armed, in `target/planted`. Exit code: 0 every bug was found,
+    /// 1 one was not, which is a hole in the harness, 2 it could not be found out.
+    Bugs(Bugs),
 }
 
 /// Simulate clusters.
@@ -174,6 +182,55 @@ impl Chaos {
     pub(crate) fn faults(&self) -> Vec<Fault> {
         if self.faults.is_empty() { Fault::ALL.into() } else { self.faults.clone() }
     }
+}
+
+/// Plant bugs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Bugs {
+    /// These bugs, separated by commas; all when absent.
+    #[arg(long, value_name = "BUGS", value_delimiter = ',', value_parser = bug)]
+    pub(crate) bugs: Vec<Bug>,
+
+    /// These layers, separated by commas; all when absent: state-machine, storage, raft, simulation
+    /// and, as root, processes.
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',', value_parser = layer)]
+    pub(crate) layers: Vec<Layer>,
+
+    /// Longest time that a layer looks for one bug.
+    #[arg(long, value_name = "S", default_value_t = 180)]
+    pub(crate) patience_s: u64,
+
+    /// Go on to the next layer when a bug was found.
+    #[arg(long)]
+    pub(crate) all_layers: bool,
+
+    /// A folder for the report as Markdown and JSON.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) report: Option<PathBuf>,
+}
+
+impl Bugs {
+    /// The layers, each before the slower ones.
+    pub(crate) fn layers(&self) -> Vec<Layer> {
+        let asked = |layer: &Layer| self.layers.is_empty() || self.layers.contains(layer);
+        Layer::ALL.into_iter().filter(asked).collect()
+    }
+}
+
+fn bug(text: &str) -> Result<Bug, String> {
+    let found = Bug::ALL.iter().copied().find(|bug| bug.name() == text);
+    found.ok_or_else(|| {
+        let names: Vec<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+        format!("known are {}", names.join(", "))
+    })
+}
+
+fn layer(text: &str) -> Result<Layer, String> {
+    let found = Layer::ALL.into_iter().find(|layer| layer.name() == text);
+    found.ok_or_else(|| {
+        let names: Vec<_> = Layer::ALL.iter().map(|layer| layer.name()).collect();
+        format!("known are {}", names.join(", "))
+    })
 }
 
 /// Judge a recorded history.

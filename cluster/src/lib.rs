@@ -5,6 +5,7 @@
 //! linked in. Leaves out: simulation.
 pub mod binary;
 pub mod bob;
+pub mod bugs;
 mod builder;
 #[cfg(target_os = "linux")]
 pub mod chaos;

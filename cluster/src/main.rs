@@ -14,5 +14,6 @@ fn main() -> ExitCode {
         Command::Chaos(arguments) => commands::chaos::run(&arguments),
         Command::Check(arguments) => commands::check::run(&arguments),
         Command::Simulate(arguments) => commands::simulate::run(&arguments),
+        Command::Bugs(arguments) => commands::bugs::run(&arguments),
     }
 }

@@ -12,15 +12,16 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("x3dh", &["types"]),
-    ("store", &["types"]),
+    ("planted", &[]),
+    ("store", &["types", "planted"]),
     ("api", &["types"]),
-    ("storage", &["types"]),
-    ("raft", &["types", "store", "storage"]),
-    ("server", &["types", "x3dh", "store", "api", "raft"]),
+    ("storage", &["types", "planted"]),
+    ("raft", &["types", "store", "storage", "planted"]),
+    ("server", &["types", "x3dh", "store", "api", "raft", "planted"]),
     ("client", &["types", "x3dh", "api"]),
     // x3dh for `oncekey conformance` alone.
     ("cli", &["types", "api", "server", "client", "cluster", "x3dh"]),
-    ("cluster", &["types", "api", "client"]),
+    ("cluster", &["types", "api", "client", "planted"]),
     // Both sides of the network, in one process.
     ("simulator", &["types", "x3dh", "api", "storage", "raft", "server", "client", "cluster"]),
     ("tests", &["types", "api", "client", "cluster"]),
