@@ -164,6 +164,8 @@ mod tests {
         story.read((4, 5), Some((2, 3)), 3);
         story.end();
         story.holds(Conservation);
+        // A fetch and a write with their outcomes, and three keys.
+        assert_eq!(story.judged(Conservation).judged, 5);
     }
 
     #[test]
@@ -238,5 +240,24 @@ mod tests {
         let mut story = Story::with_keys(&[1, 2]);
         story.fetch_without_answer("a", 2);
         assert_eq!(story.judged(Conservation).verdict(), Verdict::NotJudged);
+    }
+
+    #[test]
+    fn the_last_look_at_a_pool_is_what_counts() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.read((2, 3), Some((1, 2)), 2);
+        let last = story.read((4, 5), Some((2, 2)), 2);
+        story.end();
+        story.breaks(Conservation, &[super::OperationId(0), last]);
+    }
+
+    #[test]
+    fn a_pool_with_keys_that_nobody_looked_into_is_not_judged() {
+        for (ids, in_full) in [(&[1][..], false), (&[], true)] {
+            let mut story = Story::with_keys(ids);
+            story.end();
+            let finding = story.judged(Conservation);
+            assert_eq!(finding.is_judged_in_full(), in_full, "{finding}");
+        }
     }
 }

@@ -221,6 +221,7 @@ mod tests {
         story.read((4, 5), Some((2, 2)), 2);
         story.upload((6, 7), &[3], 2);
         story.holds(Count);
+        assert_eq!(story.judged(Count).judged, 3);
     }
 
     #[test]
@@ -260,7 +261,32 @@ mod tests {
     fn a_read_that_misses_a_key_is_found() {
         let mut story = Story::with_keys(&[1, 2, 3]);
         let read = story.read_count((2, 3), 3, Some((1, 2)), 3);
-        story.breaks(Count, &[read]);
+        story.breaks_as(Count, &[read], "names 2 keys and counts 3");
+        story.breaks_as(Count, &[read], "misses key 3");
+    }
+
+    #[test]
+    fn a_read_has_every_key_between_those_that_went_and_those_that_come() {
+        for (first, last, missed) in [(2, 5, None), (2, 4, Some(5)), (3, 5, Some(2))] {
+            let mut story = Story::with_keys(&[1, 2, 3, 4, 5]);
+            story.fetch("a", (2, 3), Some(1));
+            let read = story.read((4, 5), Some((first, last)), 5);
+            story.upload((6, 7), &[6], 5);
+            match missed {
+                None => story.holds(Count),
+                Some(id) => story.breaks_as(Count, &[read], &format!("misses key {id}")),
+            }
+        }
+    }
+
+    #[test]
+    fn a_read_has_a_key_that_an_earlier_fetch_left_behind() {
+        let mut story = Story::with_keys(&[1, 2, 3, 4]);
+        story.fetch("a", (2, 3), Some(2));
+        story.fetch("b", (4, 5), Some(3));
+        let read = story.read_count((6, 7), 1, Some((4, 4)), 4);
+        story.fetch("c", (8, 9), Some(1));
+        story.breaks_as(Count, &[read], "misses key 1");
     }
 
     #[test]
@@ -268,7 +294,7 @@ mod tests {
         let mut story = Story::with_keys(&[1]);
         let read = story.read((2, 3), Some((2, 2)), 2);
         story.upload((4, 5), &[2], 2);
-        story.breaks(Count, &[read]);
+        story.breaks_as(Count, &[read], "finds key 2");
     }
 
     #[test]

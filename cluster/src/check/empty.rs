@@ -119,7 +119,7 @@ fn filled(device: &Device) -> Vec<(At, At)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Invariant::Empty, story::Story};
+    use super::super::{Invariant::Empty, Verdict, story::Story};
 
     #[test]
     fn a_pool_whose_last_key_may_be_gone_may_be_empty() {
@@ -178,5 +178,12 @@ mod tests {
         story.upload((5, 6), &[2], 1);
         story.fetch("c", (10, 11), Some(2));
         story.holds(Empty);
+    }
+
+    #[test]
+    fn without_an_empty_pool_nothing_is_judged() {
+        let mut story = Story::with_keys(&[1]);
+        story.fetch("a", (2, 3), Some(1));
+        assert_eq!(story.judged(Empty).verdict(), Verdict::NotJudged);
     }
 }

@@ -145,4 +145,22 @@ mod tests {
         story.breaks(Fifo, &[a, b]);
         assert_eq!(story.judged(Fifo).violated, 1);
     }
+
+    #[test]
+    fn the_highest_key_so_far_is_what_counts() {
+        let mut story = Story::with_keys(&[1, 2, 3]);
+        let a = story.fetch("a", (2, 3), Some(3));
+        story.fetch("b", (4, 5), Some(1));
+        let c = story.fetch("c", (6, 7), Some(2));
+        story.breaks(Fifo, &[a, c]);
+    }
+
+    #[test]
+    fn a_fetch_that_takes_long_hides_no_other() {
+        let mut story = Story::with_keys(&[1, 2, 3]);
+        story.fetch("a", (2, 9), Some(1));
+        let b = story.fetch("b", (3, 4), Some(3));
+        let c = story.fetch("c", (5, 6), Some(2));
+        story.breaks(Fifo, &[b, c]);
+    }
 }

@@ -90,7 +90,7 @@ fn check_read(evidence: &Evidence<'_>, read: &Read, finding: &mut Finding) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Invariant::Idempotence, story::Story};
+    use super::super::{Invariant::Idempotence, Verdict, story::Story};
 
     #[test]
     fn a_retry_with_the_same_answer_is_right() {
@@ -100,7 +100,16 @@ mod tests {
         story.fetch("a", (4, 5), Some(1));
         story.upload((6, 7), &[3], 2);
         story.upload((8, 9), &[3], 2);
+        story.read((10, 11), Some((2, 3)), 3);
         story.holds(Idempotence);
+        assert_eq!(story.judged(Idempotence).judged, 3);
+    }
+
+    #[test]
+    fn without_retries_and_reads_nothing_is_judged() {
+        let mut story = Story::with_keys(&[1]);
+        story.fetch("a", (2, 3), Some(1));
+        assert_eq!(story.judged(Idempotence).verdict(), Verdict::NotJudged);
     }
 
     #[test]

@@ -318,7 +318,8 @@ mod tests {
         story.spk = 2;
         story.index += 1;
         story.fetch("c", (10, 11), Some(3));
-        assert_eq!(story.judged(Register).violated, 0);
+        let finding = story.judged(Register);
+        assert_eq!((finding.violated, finding.judged), (0, 5), "{finding}");
     }
 
     #[test]
@@ -385,5 +386,45 @@ mod tests {
         story.fetch("a", (5, 6), Some(1));
         story.fetch("b", (7, 8), None);
         story.holds(Register);
+    }
+
+    #[test]
+    fn a_read_that_is_told_the_old_signed_prekey_or_registration_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let rotation = story.rotate((2, 3), 2, 1, 1);
+        story.spk = 1;
+        let read = story.read((4, 5), Some((1, 1)), 1);
+        story.breaks(Register, &[rotation, read]);
+
+        let mut story = Story::with_keys(&[]);
+        (story.registration, story.spk) = (2, 2);
+        let anew = story.register((2, 3), 1, &[1]);
+        story.registration = 1;
+        let read = story.read((4, 5), Some((1, 1)), 1);
+        story.breaks(Register, &[anew, read]);
+    }
+
+    #[test]
+    fn a_rotation_that_is_told_another_signed_prekey_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let rotation = story.rotate_to(2, (2, 3), 1, 1);
+        story.breaks_as(Register, &[rotation], "is told that 1 is current");
+    }
+
+    #[test]
+    fn a_number_that_two_registrations_are_told_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        story.spk = 2;
+        let again = story.register((2, 3), 1, &[2]);
+        story.breaks_as(Register, &[again], "as another was before");
+    }
+
+    #[test]
+    fn a_signed_prekey_that_was_written_twice_is_not_judged() {
+        let mut story = Story::with_keys(&[1]);
+        story.registration = 2;
+        story.register((2, 3), 1, &[2]);
+        let finding = story.judged(Register);
+        assert!(finding.violated == 0 && !finding.is_judged_in_full(), "{finding}");
     }
 }

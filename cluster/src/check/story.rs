@@ -93,9 +93,20 @@ impl Story {
         count: usize,
         highest: u32,
     ) -> OperationId {
+        self.spk = id;
+        self.rotate_to(id, span, count, highest)
+    }
+
+    /// The same with signed prekey `id`, while the answer tells the story's.
+    pub(super) fn rotate_to(
+        &mut self,
+        id: u32,
+        span: Span,
+        count: usize,
+        highest: u32,
+    ) -> OperationId {
         let call =
             Call::Rotate { user: user(), device: DeviceId(1), seq: Seq(self.next), spk: spk(id) };
-        self.spk = id;
         let outcome = |at, pool| Outcome::Written { at, registration: None, pool };
         self.write(span, call, count, Some(highest), outcome)
     }
@@ -210,6 +221,20 @@ impl Story {
         self.records.push((mark.at_ns, Record::Mark(mark)));
     }
 
+    /// No answer tells its log index.
+    pub(super) fn without_indexes(&mut self) {
+        for (_, record) in &mut self.records {
+            let Record::Return(ended) = record else { continue };
+            match &mut ended.outcome {
+                Outcome::Fetched { at, .. }
+                | Outcome::Written { at, .. }
+                | Outcome::Removed { at }
+                | Outcome::Status { at, .. } => at.index = None,
+                _ => {}
+            }
+        }
+    }
+
     /// What the checker of `invariant` finds.
     pub(super) fn judged(&self, invariant: Invariant) -> Finding {
         let report = check(&self.history());
@@ -227,13 +252,20 @@ impl Story {
     /// Asserts that `invariant` is broken by these operations, and maybe others with them.
     #[track_caller]
     pub(super) fn breaks(&self, invariant: Invariant, operations: &[OperationId]) {
+        self.breaks_as(invariant, operations, "");
+    }
+
+    /// The same, and that the violation is told with these words.
+    #[track_caller]
+    pub(super) fn breaks_as(&self, invariant: Invariant, operations: &[OperationId], words: &str) {
         let finding = self.judged(invariant);
         let by = |violation: &super::Violation| {
-            operations
-                .iter()
-                .all(|op| violation.operations.contains(op) && names(&violation.message, *op))
+            let named = |op: &OperationId| {
+                violation.operations.contains(op) && names(&violation.message, *op)
+            };
+            operations.iter().all(named) && violation.message.contains(words)
         };
-        assert!(finding.violations.iter().any(by), "not by {operations:?}:\n{finding}");
+        assert!(finding.violations.iter().any(by), "not by {operations:?}, {words:?}:\n{finding}");
     }
 
     pub(super) fn history(&self) -> History {

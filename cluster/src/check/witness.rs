@@ -477,4 +477,13 @@ mod tests {
         story.fetch_without_answer("a", 2);
         assert_eq!(story.judged(Witness).verdict(), Verdict::NotJudged);
     }
+
+    #[test]
+    fn without_log_indexes_nothing_is_judged() {
+        let mut story = Story::with_keys(&[1]);
+        story.fetch("a", (2, 3), Some(1));
+        assert!(story.judged(Witness).is_judged_in_full());
+        story.without_indexes();
+        assert_eq!(story.judged(Witness).verdict(), Verdict::NotJudged);
+    }
 }

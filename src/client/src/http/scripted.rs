@@ -18,7 +18,8 @@ const REQUEST: &[u8] = b"POST /v1/users/bob/bundles HTTP/1.1\r\n\
     oncekey-caller: alice\r\ncontent-type: application/json\r\nidempotency-key: 00ff\r\n\
     host: node-1:8000\r\ncontent-length: 2\r\n\r\n{}";
 const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n7";
-const EVENTS: &[u8] = b"GET /v1/events HTTP/1.1\r\noncekey-caller: alice\r\nhost: node-1:8000\r\n\r\n";
+const EVENTS: &[u8] =
+    b"GET /v1/events HTTP/1.1\r\noncekey-caller: alice\r\nhost: node-1:8000\r\n\r\n";
 
 /// The connections that can be made, one after the other; then none.
 #[derive(Default)]
@@ -142,8 +143,7 @@ async fn an_event_is_told_when_it_is_whole_and_silence_ends_the_stream() {
     let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
     let (connection, mut node) = Builder::new().write(EVENTS).read(head).build_with_handle();
     let (client, _) = client([connection]);
-    let mut events =
-        client.subscribe(&call(Method::Get, "/v1/events", b"", None)).await.unwrap();
+    let mut events = client.subscribe(&call(Method::Get, "/v1/events", b"", None)).await.unwrap();
     let event = Event::PoolLow { count: 3, low_watermark: 20 };
     {
         let mut next = task::spawn(events.next());
