@@ -22,13 +22,14 @@ async fn the_status_page_tells_at_every_moment_what_is_so() -> Result<()> {
     let Some(browser) = Browser::start("the status page in Chromium").await? else {
         return Ok(());
     };
-    let mut cluster = cluster().start().await?;
+    let folder = tempfile::tempdir()?;
+    let mut cluster = cluster().dir(folder.path().join("europe")).start().await?;
     let load = start_load(&cluster).await?;
     let page = Page { browser, pictures: pictures()? };
     page.browser.look(1200, 1180, false).await?;
     page.browser.open(&format!("{}/", cluster.admin(NodeId(1)))).await?;
 
-    page.says("All is well.").await?;
+    page.says_that_all_is_well().await?;
     page.shows("a rate", "return document.querySelector('.figure.issued b').textContent > '0'")
         .await?;
     page.shows("a curve", "return document.querySelectorAll('.chart path.issued').length === 1")
@@ -60,7 +61,7 @@ async fn the_status_page_tells_at_every_moment_what_is_so() -> Result<()> {
     for node in [1, 2, 3] {
         cluster.launch(NodeId(node))?;
     }
-    page.says("All is well.").await?;
+    page.says_that_all_is_well().await?;
     for workload in &load {
         workload.stop();
     }
@@ -68,12 +69,17 @@ async fn the_status_page_tells_at_every_moment_what_is_so() -> Result<()> {
     cluster.finish().await
 }
 
-/// Bundles of three users: of one with many keys, of one with few, and of one with none.
+/// Fetches of users with many keys, with few and with none.
 async fn start_load(cluster: &Cluster) -> Result<Vec<Workload>> {
     let mut load = Vec::new();
-    for (name, keys, callers, pause_ms) in
-        [("bob", 900, 4, 60), ("carol", 400, 2, 160), ("dave", 150, 1, 90), ("erin", 0, 1, 400)]
-    {
+    for (name, keys, callers, pause_ms) in [
+        ("bob", 900, 2, 60),
+        ("carol", 400, 2, 160),
+        ("dave", 150, 1, 90),
+        ("erin", 0, 1, 400),
+        ("frank", 900, 2, 70),
+        ("grace", 700, 2, 80),
+    ] {
         let bob = Bob::publish(cluster, name, 2, keys).await?;
         let fetcher = bob.fetcher(&cluster.endpoints())?;
         let mut each = Load::new(name, callers, FOR_LONG);
@@ -105,6 +111,17 @@ impl Page {
         .await
     }
 
+    /// Waits for the headline of a cluster that lacks nothing. The disk of the machine that runs the
+    /// test may be nearly full; the page is right to say so.
+    async fn says_that_all_is_well(&self) -> Result<()> {
+        let headline = "return document.getElementById('headline').textContent";
+        self.until("All is well.", headline, |found| {
+            let found = found.as_str().unwrap_or_default();
+            found == "All is well." || found.ends_with("is nearly full.")
+        })
+        .await
+    }
+
     /// Waits until `script` returns true.
     async fn shows(&self, what: &str, script: &str) -> Result<()> {
         self.until(what, script, |found| *found == Value::Bool(true)).await
@@ -112,10 +129,9 @@ impl Page {
 
     /// Waits until the curve goes back so far.
     async fn curve_of(&self, age: Duration) -> Result<()> {
-        let script =
-            format!("return history.length && Date.now() - history[0].at > {}", age.as_millis());
-        // A page's top-level names are not properties of its window.
-        let script = format!("return eval({:?})", script.trim_start_matches("return "));
+        // Names of the page's script are no properties of its window.
+        let old = format!("history.length && Date.now() - history[0].at > {}", age.as_millis());
+        let script = format!("return eval({old:?})");
         self.until("a curve", &script, |found| *found == Value::Bool(true)).await
     }
 

@@ -6,9 +6,9 @@ use std::path::Path;
 /// Room on the file system that a folder is on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Space {
-    /// All of it, in bytes.
+    /// What a process without privileges could fill if it were empty, in bytes.
     pub total: u64,
-    /// What a process without privileges can still fill, in bytes.
+    /// What it can still fill, in bytes.
     pub free: u64,
 }
 
@@ -21,7 +21,9 @@ impl Space {
     pub fn around(folder: &Path) -> io::Result<Self> {
         let stat = rustix::fs::statvfs(folder)?;
         Ok(Self {
-            total: stat.f_frsize.saturating_mul(stat.f_blocks),
+            total: stat.f_frsize.saturating_mul(
+                stat.f_blocks.saturating_sub(stat.f_bfree).saturating_add(stat.f_bavail),
+            ),
             free: stat.f_frsize.saturating_mul(stat.f_bavail),
         })
     }
