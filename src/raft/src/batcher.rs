@@ -43,7 +43,7 @@ use crate::{
     error::{Fault, FaultSink},
     measures::ShardMeasures,
     trace::{Attribute, Span, SpanKind, SpanSink, TraceContext},
-    type_config::{Proposal, Raft, TypeConfig},
+    type_config::{self, Proposal, Raft, TypeConfig},
 };
 
 /// Bytes of commands in an entry.
@@ -330,7 +330,12 @@ type Written =
 
 fn written(result: Written) -> Result<(Vec<Outcome>, LogIndex), Rejected> {
     match result {
-        Ok(written) => Ok((written.data.0, LogIndex(written.log_id.index))),
+        Ok(written) => match written.data {
+            type_config::Reply::Outcomes(outcomes) => {
+                Ok((outcomes, LogIndex(written.log_id.index)))
+            }
+            type_config::Reply::Decided(_) => Err(Rejected::Stopped),
+        },
         Err(RaftError::APIError(
             ClientWriteError::ForwardToLeader(forward)
             | ClientWriteError::LogEntryDiscarded(forward),

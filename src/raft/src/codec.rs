@@ -180,13 +180,13 @@ pub(crate) fn decode_header(bytes: &[u8]) -> Result<StateHeader, CodecError> {
     })
 }
 
-fn encode(record: &impl Serialize) -> Result<Bytes, CodecError> {
+pub(crate) fn encode(record: &impl Serialize) -> Result<Bytes, CodecError> {
     let mut bytes = vec![VERSION];
     bincode::serde::encode_into_std_write(record, &mut bytes, CONFIG)?;
     Ok(bytes.into())
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let body = check_version(bytes)?;
     let (record, used) = bincode::serde::decode_from_slice(body, CONFIG)?;
     match body.len() - used {

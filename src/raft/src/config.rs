@@ -10,7 +10,7 @@ use oncekey_store::command::Policy;
 use oncekey_types::NodeId;
 use serde::{Deserialize, Serialize};
 
-use crate::environment::Environment;
+use crate::{environment::Environment, membership::Location, peer::Protocols};
 
 /// Configuration of one node.
 #[derive(Clone, Debug)]
@@ -26,10 +26,14 @@ pub struct NodeConfig {
     /// How others reach this node.
     pub me: Member,
     /// The members a new cluster is formed of, this node included; empty when the node joins a
-    /// running cluster.
+    /// running cluster, or waits for an operator to name it a founder.
     pub members: BTreeMap<NodeId, Member>,
     /// Peer addresses of running nodes, when the node joins their cluster.
     pub join: Vec<String>,
+    /// Replicas of each shard in a cluster that is formed of `members`; all hold all when not said.
+    pub replicas: Option<u16>,
+    /// Where this node stands.
+    pub location: Location,
     /// Number of shards, set when the cluster is formed.
     pub shards: u16,
     /// Which engine keeps the state.
@@ -38,6 +42,8 @@ pub struct NodeConfig {
     pub state_cache_bytes: u64,
     /// Limits stamped on every batch that this node proposes.
     pub policy: Policy,
+    /// Versions of the peer protocol that the node speaks.
+    pub protocols: Protocols,
     /// Pings and elections.
     pub timing: Timing,
     /// Size of one segment of the write-ahead log in bytes.

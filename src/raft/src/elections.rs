@@ -15,21 +15,21 @@ use std::{sync::Arc, time::Duration};
 use openraft::{metrics::RaftMetrics, raft::VoteRequest};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::{config::Timing, liveness::Liveness, shard::Shard, type_config::TypeConfig};
+use crate::{config::Timing, group::Group, liveness::Liveness, type_config::TypeConfig};
 
 /// Time between two heartbeats of an idle leader.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
-/// Drives the elections and heartbeats of all shards of a node.
+/// Drives the elections and heartbeats of all groups of a node.
 pub(crate) struct Elections {
     me: u64,
     timing: Timing,
     liveness: Arc<Liveness>,
-    shards: Vec<(Arc<Shard>, State)>,
+    groups: Vec<(Arc<Group>, State)>,
 }
 
-/// What is remembered of a shard between two looks.
+/// What is remembered of a group between two looks.
 struct State {
     vacant_since: Option<Instant>,
     campaign_at: Option<Instant>,
@@ -43,7 +43,7 @@ impl Elections {
         me: u64,
         timing: Timing,
         liveness: Arc<Liveness>,
-        shards: impl Iterator<Item = Arc<Shard>>,
+        groups: impl IntoIterator<Item = Arc<Group>>,
     ) -> Self {
         let state = || State {
             vacant_since: None,
@@ -51,11 +51,11 @@ impl Elections {
             heartbeat_at: Instant::now(),
             led: None,
         };
-        let shards = shards.map(|shard| (shard, state())).collect();
-        Self { me, timing, liveness, shards }
+        let groups = groups.into_iter().map(|group| (group, state())).collect();
+        Self { me, timing, liveness, groups }
     }
 
-    /// Looks after the shards until dropped.
+    /// Looks after the groups until dropped.
     pub(crate) async fn run(mut self) {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -65,17 +65,17 @@ impl Elections {
                 _ = ticks.tick() => false,
                 () = liveness.changed.notified() => true,
             };
-            for (shard, state) in &mut self.shards {
-                let metrics = shard.metrics();
+            for (group, state) in &mut self.groups {
+                let metrics = group.metrics();
                 let result = if metrics.current_leader == Some(self.me) {
                     state.vacant_since = None;
                     state.campaign_at = None;
                     if state.led.replace(metrics.current_term) != Some(metrics.current_term) {
-                        tracing::info!(shard = %shard.id, term = metrics.current_term, "leads");
+                        tracing::info!(shard = %group.id, term = metrics.current_term, "leads");
                     }
-                    tell(shard, state, found_or_lost).await
-                } else if is_vacant(self.me, &self.liveness, shard, &metrics) {
-                    campaign(self.me, self.timing, &self.liveness, shard, &metrics, state).await
+                    tell(group, state, found_or_lost).await
+                } else if is_vacant(self.me, &self.liveness, group, &metrics) {
+                    campaign(self.me, self.timing, &self.liveness, group, &metrics, state).await
                 } else {
                     state.vacant_since = None;
                     state.campaign_at = None;
@@ -92,15 +92,15 @@ impl Elections {
 
 type Triggered = Result<(), openraft::errors::Fatal<TypeConfig>>;
 
-/// Whether `shard` has no leader that is alive, as far as this voter can see.
+/// Whether `group` has no leader that is alive, as far as this voter can see.
 fn is_vacant(
     me: u64,
     liveness: &Liveness,
-    shard: &Shard,
+    group: &Group,
     metrics: &RaftMetrics<TypeConfig>,
 ) -> bool {
     let voter = metrics.membership_config.voter_ids().any(|voter| voter == me);
-    voter && !liveness.has_leader(shard.id)
+    voter && !liveness.has_leader(group.id)
 }
 
 /// Campaigns when it is this node's turn.
@@ -108,7 +108,7 @@ async fn campaign(
     me: u64,
     timing: Timing,
     liveness: &Liveness,
-    shard: &Shard,
+    group: &Group,
     metrics: &RaftMetrics<TypeConfig>,
     state: &mut State,
 ) -> Triggered {
@@ -119,52 +119,52 @@ async fn campaign(
         Some(leader) if liveness.is_alive(leader) => Duration::from_millis(timing.ping_ms * 3),
         Some(_) | None => Duration::ZERO,
     };
-    let rank = rank(me, liveness, shard, metrics);
+    let rank = rank(me, liveness, group, metrics);
     let step = Duration::from_millis(timing.election_ms() / 2);
     let campaign_at = state.campaign_at.unwrap_or(vacant_since + settling + step * rank);
     // Until then every voter's lease of the old leader refuses.
     let lease = Duration::from_millis(timing.lease_ms());
-    if now < campaign_at || shard.silent_for(Duration::MAX) < lease {
+    if now < campaign_at || group.silent_for(Duration::MAX) < lease {
         return Ok(());
     }
     state.campaign_at = Some(now + Duration::from_millis(timing.election_ms()) + step * rank);
-    shard.measures.elections.one();
-    tracing::info!(shard = %shard.id, term = metrics.current_term + 1, "campaigning");
-    shard.raft.trigger().elect(true).await
+    group.measures.elections.one();
+    tracing::info!(shard = %group.id, term = metrics.current_term + 1, "campaigning");
+    group.raft.trigger().elect(true).await
 }
 
-/// This node's place among the living voters, in the order of this shard.
-fn rank(me: u64, liveness: &Liveness, shard: &Shard, metrics: &RaftMetrics<TypeConfig>) -> u32 {
+/// This node's place among the living voters, in the order of this group.
+fn rank(me: u64, liveness: &Liveness, group: &Group, metrics: &RaftMetrics<TypeConfig>) -> u32 {
     let mut living: Vec<u64> = metrics
         .membership_config
         .voter_ids()
         .filter(|voter| *voter == me || liveness.is_alive(*voter))
         .collect();
     living.sort_unstable();
-    let first = usize::from(shard.id.0) % living.len().max(1);
+    let first = usize::from(group.id.0) % living.len().max(1);
     living.rotate_left(first);
     let rank = living.iter().position(|voter| *voter == me).unwrap_or_default();
     u32::try_from(rank).unwrap_or(u32::MAX)
 }
 
 /// As the leader: is heard now and then, and at once by a node that was just found.
-async fn tell(shard: &Shard, state: &mut State, found_or_lost: bool) -> Triggered {
+async fn tell(group: &Group, state: &mut State, found_or_lost: bool) -> Triggered {
     let now = Instant::now();
     if !found_or_lost && now < state.heartbeat_at {
         return Ok(());
     }
     state.heartbeat_at = now + HEARTBEAT_EVERY;
-    shard.raft.trigger().heartbeat().await
+    group.raft.trigger().heartbeat().await
 }
 
 /// Whether this node refuses a pre-vote because the shard has a leader that is alive.
 pub(crate) fn refuses_pre_vote(
     me: u64,
     liveness: &Liveness,
-    shard: &Shard,
+    group: &Group,
     request: &VoteRequest<TypeConfig>,
 ) -> bool {
-    let metrics = shard.metrics();
+    let metrics = group.metrics();
     let candidate = request.vote.leader_id.node_id;
     match metrics.current_leader {
         Some(leader) if leader == candidate => false,
@@ -174,7 +174,7 @@ pub(crate) fn refuses_pre_vote(
                 voters.iter().filter(|voter| **voter == me || liveness.is_alive(**voter)).count();
             living > voters.len() / 2
         }
-        Some(leader) => liveness.leads(leader, shard.id),
+        Some(leader) => liveness.leads(leader, group.id),
         None => false,
     }
 }

@@ -9,6 +9,8 @@ use std::sync::{Arc, OnceLock};
 use oncekey_types::{NodeId, ShardId};
 use tokio::sync::Notify;
 
+use crate::membership::Refusal;
+
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -104,14 +106,32 @@ impl SubmitError {
     }
 }
 
-/// Why a node could not take the place of another. Sending the same request again continues where
+/// Why members or leaders were not changed as asked. Sending the same request again continues where
 /// the last one stopped.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ReplaceError {
-    /// The old node is no member and the new one neither.
-    #[error("node {node} is not a member")]
-    NotAMember {
+pub enum ChangeError {
+    /// The membership does not take the change.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The membership has no leader with a quorum in reach. The change may have been decided.
+    #[error("the membership has no leader with a quorum in reach")]
+    Undecided,
+    /// It was decided and is not finished in time; it goes on.
+    #[error("it is decided and goes on: {what}")]
+    Unfinished {
+        /// What is still to be done.
+        what: String,
+    },
+    /// The node cannot form a cluster.
+    #[error("{reason}")]
+    NotFresh {
+        /// Why.
+        reason: String,
+    },
+    /// The node that is to lead does not vote.
+    #[error("node {node} does not hold a replica that votes")]
+    NotAVoter {
         /// The node.
         node: NodeId,
     },
@@ -123,6 +143,9 @@ pub enum ReplaceError {
         /// Who has not met it.
         by: NodeId,
     },
+    /// The cluster has no such shard.
+    #[error("the cluster has no such shard")]
+    UnknownShard,
     /// A shard's leader refused or did not answer in time.
     #[error("shard {shard}: {reason}")]
     Shard {

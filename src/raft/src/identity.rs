@@ -14,7 +14,7 @@
 //! Leaves out: secrets; an incarnation is no credential.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
     sync::{Arc, OnceLock},
@@ -26,7 +26,7 @@ use oncekey_types::NodeId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::error::StartError;
+use crate::{error::StartError, formation::Founders};
 
 const FILE: &str = "identity.json";
 
@@ -37,6 +37,13 @@ const VERSION: u32 = 1;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Incarnation(pub(crate) u64);
+
+#[cfg(test)]
+impl Incarnation {
+    pub(crate) fn for_tests(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,6 +60,9 @@ struct Record {
     /// Others know that this disk was further.
     #[serde(default)]
     went_back: bool,
+    /// The nodes of which the cluster is formed, when an operator named them.
+    #[serde(default)]
+    founders: Option<Founders>,
 }
 
 /// How much a node has durably written to its log, in batches, which only grows.
@@ -75,6 +85,8 @@ pub(crate) struct Identity {
     record: Mutex<Record>,
     /// How much the others have written, as they told.
     heard: Mutex<BTreeMap<u64, Progress>>,
+    /// Nodes that were removed from the cluster.
+    removed: Mutex<BTreeSet<u64>>,
     life: u64,
     /// Tells how much this node has written, with what it had when it was opened.
     log: OnceLock<(Wal, u64)>,
@@ -96,6 +108,13 @@ pub(crate) struct WentBack {
     pub(crate) before: u64,
 }
 
+/// A node came that was removed from the cluster.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("node {node} was removed from the cluster")]
+pub(crate) struct Removed {
+    pub(crate) node: NodeId,
+}
+
 /// Why a node was not noted as met.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MeetError {
@@ -103,6 +122,8 @@ pub(crate) enum MeetError {
     OtherIncarnation(#[from] OtherIncarnation),
     #[error(transparent)]
     WentBack(#[from] WentBack),
+    #[error(transparent)]
+    Removed(#[from] Removed),
     #[error("the identity of the node cannot be written")]
     Write(#[from] io::Error),
 }
@@ -129,6 +150,7 @@ impl Identity {
                     met: BTreeMap::new(),
                     progress: BTreeMap::new(),
                     went_back: false,
+                    founders: None,
                 };
                 write(&*disk, &record).map_err(|error| {
                     StartError::Identity(format!("cannot write {}: {error}", path.display()))
@@ -147,6 +169,7 @@ impl Identity {
             disk,
             record: Mutex::new(record),
             heard,
+            removed: Mutex::default(),
             life: rand::random(),
             log: OnceLock::new(),
         })
@@ -195,6 +218,9 @@ impl Identity {
         incarnation: Incarnation,
         progress: Progress,
     ) -> Result<(), MeetError> {
+        if self.is_removed(node) {
+            return Err(Removed { node }.into());
+        }
         let mut record = self.record.lock();
         match record.met.get(&node.0) {
             Some(_) if planted::is(Bug::LostDiskVotes) => Ok(()),
@@ -244,6 +270,36 @@ impl Identity {
         Ok(())
     }
 
+    /// Notes that `removed` were removed from the cluster; whether there is a new one among them.
+    pub(crate) fn forget(&self, removed: &BTreeSet<u64>) -> bool {
+        let mut known = self.removed.lock();
+        let is_new = !removed.is_subset(&known);
+        removed.clone_into(&mut known);
+        is_new
+    }
+
+    pub(crate) fn is_removed(&self, node: NodeId) -> bool {
+        self.removed.lock().contains(&node.0)
+    }
+
+    /// The nodes of which an operator had the cluster formed.
+    pub(crate) fn founders(&self) -> Option<Founders> {
+        self.record.lock().founders.clone()
+    }
+
+    /// Notes on disk of which nodes the cluster is formed. Once for the life of the disk: false when
+    /// others were noted before.
+    pub(crate) fn found(&self, founders: &Founders) -> io::Result<bool> {
+        let mut record = self.record.lock();
+        if let Some(known) = &record.founders {
+            return Ok(known == founders);
+        }
+        let next = Record { founders: Some(founders.clone()), ..record.clone() };
+        write(&*self.disk, &next)?;
+        *record = next;
+        Ok(true)
+    }
+
     /// Notes on disk that this disk went back in time, so that the node does not start again.
     pub(crate) fn went_back(&self) -> io::Result<()> {
         let mut record = self.record.lock();
@@ -252,6 +308,14 @@ impl Identity {
         *record = next;
         Ok(())
     }
+}
+
+/// What an operator is told of a node that was removed.
+pub(crate) fn removed_advice(node: NodeId) -> String {
+    format!(
+        "node {node} was removed from the cluster: stop it; to join again, its machine needs an \
+         empty disk and a new node id"
+    )
 }
 
 /// What an operator is told of a node whose disk went back in time.

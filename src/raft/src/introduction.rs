@@ -2,8 +2,8 @@
 //!
 //! Guarantees: a node greets every other node that it knows of, or is told of, once after its
 //! start. So a node that lost its disk finds out at once that it must not go on, and one that joins
-//! is met by all before it is made a member. Leaves out: an end while a known node stays away; a
-//! node that is gone for good is greeted in vain, once a second.
+//! is met by all before it is made a member. Leaves out: an end while a member stays away; it is
+//! greeted in vain, once a second, until it is back or removed from the cluster.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -25,7 +25,8 @@ pub(crate) async fn introduce(pool: Arc<PeerPool>, addresses: Vec<String>) {
         ticks.tick().await;
         for address in strangers.clone() {
             match pool.introduce(&address).await {
-                Ok(_) => drop(strangers.remove(&address)),
+                // It tells of all others.
+                Ok(_) => strangers.clear(),
                 Err(error) => tracing::info!(address, %error, "cannot join through this node yet"),
             }
         }

@@ -22,6 +22,7 @@ mod formation;
 mod forwarder;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod group;
 mod identity;
 mod introduction;
 mod liveness;
@@ -29,12 +30,15 @@ mod log_store;
 mod machine;
 mod measures;
 mod members;
+mod membership;
 mod node;
+mod operate;
 mod peer;
 mod reports;
 mod router;
 mod service;
 mod shard;
+mod start;
 mod status;
 #[cfg(test)]
 mod storage_suite;
@@ -46,8 +50,9 @@ mod watchers;
 
 pub use config::{Member, NodeConfig, Timing};
 pub use environment::Environment;
-pub use error::{Fault, ReplaceError, StartError, SubmitError};
+pub use error::{ChangeError, Fault, StartError, SubmitError};
 pub use measures::{NodeMeasures, POOL_SIZES, ShardMeasures};
+pub use membership::{Location, Refusal, Standing};
 pub use node::Node;
 #[cfg(feature = "failpoints")]
 pub use oncekey_storage::failpoint;
@@ -57,7 +62,8 @@ pub use oncekey_storage::{
     state::{EngineKind, StateTimes},
     wal::{WalStats, WalTimes},
 };
+pub use peer::Protocols;
 pub use reports::{NodeReport, SeenNode, ShardReport, Totals};
 pub use router::{Committed, LocalRead, Read};
-pub use status::{NodeStatus, ShardStatus};
+pub use status::{MemberStatus, NodeStatus, PlacementStatus, ShardStatus};
 pub use watchers::Watch;

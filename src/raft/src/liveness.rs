@@ -42,6 +42,8 @@ struct Peer {
     refused: bool,
     /// Whether the operator was told that the node is there.
     reported: bool,
+    /// When it was found, while it is alive.
+    found: Option<Instant>,
     leads: BTreeSet<ShardId>,
 }
 
@@ -67,17 +69,38 @@ impl Liveness {
             .is_some_and(|peer| peer.is_alive(self.timeout) && peer.leads.contains(&shard))
     }
 
-    /// The living nodes that say they lead `shard`.
+    /// Whether a living node says that it leads `shard`.
     pub(crate) fn has_leader(&self, shard: ShardId) -> bool {
+        self.leader_of(shard).is_some()
+    }
+
+    /// A living node that says it leads `shard`.
+    pub(crate) fn leader_of(&self, shard: ShardId) -> Option<u64> {
         let peers = self.peers.lock();
-        peers.values().any(|peer| peer.is_alive(self.timeout) && peer.leads.contains(&shard))
+        let leads = |peer: &Peer| peer.is_alive(self.timeout) && peer.leads.contains(&shard);
+        peers.iter().find(|(_, peer)| leads(peer)).map(|(node, _)| *node)
+    }
+
+    /// For how long `node` has been alive without a break; `None` when it is not.
+    pub(crate) fn alive_for(&self, node: u64) -> Option<Duration> {
+        let peers = self.peers.lock();
+        let peer = peers.get(&node).filter(|peer| peer.is_alive(self.timeout))?;
+        peer.found.map(|found| found.elapsed())
     }
 
     fn heard(&self, node: u64, leads: BTreeSet<ShardId>) {
         let mut peers = self.peers.lock();
-        let reported = peers.get(&node).is_some_and(|peer| peer.reported);
-        let peer = Peer { heard: Some(Instant::now()), refused: false, reported, leads };
-        peers.insert(node, peer);
+        let known = peers.entry(node).or_default();
+        let now = Instant::now();
+        let found = known.found.filter(|_| known.is_alive(self.timeout)).unwrap_or(now);
+        let reported = known.reported;
+        let (heard, found) = (Some(now), Some(found));
+        *known = Peer { heard, refused: false, reported, found, leads };
+    }
+
+    /// Forgets the nodes that `keep` is false for.
+    fn retain(&self, keep: impl Fn(u64) -> bool) {
+        self.peers.lock().retain(|node, _| keep(*node));
     }
 
     fn refused(&self, node: u64) {
@@ -146,8 +169,9 @@ pub(crate) async fn run(
                 }
             }
         }
-        for node in pool.others().into_keys().filter(|node| asked.insert(*node)).collect::<Vec<_>>()
-        {
+        let others = pool.others();
+        liveness.retain(|node| others.contains_key(&node));
+        for node in others.into_keys().filter(|node| asked.insert(*node)).collect::<Vec<_>>() {
             let pool = Arc::clone(&pool);
             pings.spawn(async move { (node, pool.call(node, Request::Ping, timeout).await) });
         }

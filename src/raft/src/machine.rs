@@ -1,5 +1,5 @@
-//! openraft's state machine of one shard: the rules of `oncekey-store` over the records of
-//! `oncekey-storage`.
+//! openraft's state machine of one group: the rules of `oncekey-store`, or those of the membership,
+//! over the records of `oncekey-storage`.
 //!
 //! Guarantees: an entry's changes and its log id are committed together, so an entry is applied
 //! exactly once to whatever of the state a crash leaves; a snapshot is only reported built when the
@@ -33,8 +33,9 @@ use crate::{
     environment::Blocking,
     error::FaultSink,
     measures::ShardMeasures,
+    membership::{self, Published, State},
     transfer::{self, ShardSnapshot},
-    type_config::{Entry, LogId, Outcomes, SnapshotMeta, SnapshotOf, StoredMembership, TypeConfig},
+    type_config::{Entry, LogId, Reply, SnapshotMeta, SnapshotOf, StoredMembership, TypeConfig},
     watchers::Watchers,
 };
 
@@ -63,7 +64,16 @@ fn read_fault(error: EngineError) -> ReadFault {
     ReadFault(Box::new(error))
 }
 
-/// The state machine of one shard, as openraft drives it.
+/// What the entries of a group mean.
+#[derive(Clone)]
+pub(crate) enum Rules {
+    /// Batches of commands of a shard; whom to wake when one was applied.
+    Shard(Watchers),
+    /// Changes of the membership; where its state is published.
+    Membership(Published),
+}
+
+/// The state machine of one group, as openraft drives it.
 pub(crate) struct Machine {
     engine: StateEngine,
     space: ShardSpace,
@@ -72,8 +82,8 @@ pub(crate) struct Machine {
     flush: Option<JoinHandle<()>>,
     blocking: Blocking,
     faults: FaultSink,
-    watchers: Watchers,
     measures: Arc<ShardMeasures>,
+    rules: Rules,
 }
 
 impl Machine {
@@ -84,38 +94,60 @@ impl Machine {
         blocking: Blocking,
         faults: FaultSink,
         measures: Arc<ShardMeasures>,
+        rules: Rules,
     ) -> Result<Self, io::Error> {
         let header = read_header(&space).map_err(|error| faults.raise_io(&*error))?;
-        let watchers = Watchers::default();
-        Ok(Self { engine, space, header, flush: None, blocking, faults, watchers, measures })
+        let machine = Self { engine, space, header, flush: None, blocking, faults, measures, rules };
+        machine.tell_all().map_err(|error| machine.faults.raise_io(&*error))?;
+        Ok(machine)
     }
 
-    /// Whom it wakes.
-    pub(crate) fn watchers(&self) -> &Watchers {
-        &self.watchers
+    /// Tells whoever follows the state that all of it may be new.
+    fn tell_all(&self) -> Result<(), BoxError> {
+        match &self.rules {
+            Rules::Shard(watchers) => watchers.wake_all(),
+            Rules::Membership(published) => {
+                let record = self.space.read().get(membership::KEY)?;
+                let state = record.map(|bytes| membership::decode_state(&bytes)).transpose()?;
+                published.send_replace(Arc::new(state.unwrap_or_default()));
+            }
+        }
+        Ok(())
     }
 
     /// Applies `entry`; `mine` when this node proposed it.
-    fn apply_entry(&mut self, entry: &Entry, mine: bool) -> Result<Outcomes, BoxError> {
+    fn apply_entry(&mut self, entry: &Entry, mine: bool) -> Result<Reply, BoxError> {
         let mine = mine && matches!(entry.payload, EntryPayload::Normal(_));
         let began = Instant::now();
-        let mut outcomes = Vec::new();
+        let mut reply = Reply::Outcomes(Vec::new());
         let mut changes = Vec::new();
         let mut commands = Vec::new();
+        let mut decided = None;
         match &entry.payload {
             EntryPayload::Blank => {}
-            EntryPayload::Normal(proposal) => {
-                let batch = entry::decode(&proposal.0)?;
-                let index = LogIndex(entry.log_id.index);
-                let applied = oncekey_store::apply(&Records(&self.space.read()), index, &batch)?;
-                outcomes = applied.outcomes;
-                if mine {
-                    self.measures.committed(began);
-                    self.measures.applied(&outcomes, &applied.met);
+            EntryPayload::Normal(proposal) => match &self.rules {
+                Rules::Shard(_) => {
+                    let batch = entry::decode(&proposal.0)?;
+                    let index = LogIndex(entry.log_id.index);
+                    let records = self.space.read();
+                    let applied = oncekey_store::apply(&Records(&records), index, &batch)?;
+                    if mine {
+                        self.measures.committed(began);
+                        self.measures.applied(&applied.outcomes, &applied.met);
+                    }
+                    reply = Reply::Outcomes(applied.outcomes);
+                    changes.extend(applied.changes.0);
+                    commands = batch.commands;
                 }
-                changes.extend(applied.changes.0);
-                commands = batch.commands;
-            }
+                Rules::Membership(published) => {
+                    let mut state = State::clone(&published.borrow());
+                    let command = membership::decode_command(&proposal.0)?;
+                    reply = Reply::Decided(membership::apply(&mut state, command));
+                    let record = membership::encode_state(&state)?;
+                    changes.push((membership::KEY.to_vec(), Some(record.to_vec())));
+                    decided = Some(state);
+                }
+            },
             EntryPayload::Membership(membership) => {
                 self.header.membership =
                     StoredMembership::new(Some(entry.log_id), membership.clone());
@@ -134,11 +166,18 @@ impl Machine {
         if mine {
             self.measures.passage.applied(ended);
         }
-        self.watchers.wake(commands.iter().map(Command::user));
+        match &self.rules {
+            Rules::Shard(watchers) => watchers.wake(commands.iter().map(Command::user)),
+            Rules::Membership(published) => {
+                if let Some(state) = decided {
+                    published.send_replace(Arc::new(state));
+                }
+            }
+        }
         if self.space.is_flush_due() && self.flush.as_ref().is_none_or(JoinHandle::is_finished) {
             self.flush = Some(self.begin_flush());
         }
-        Ok(Outcomes(outcomes))
+        Ok(reply)
     }
 
     /// Hands what has been committed to the engine, beside everything else.
@@ -173,12 +212,12 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             failpoint::BEFORE_APPLY.reach();
-            let outcomes = self
+            let reply = self
                 .apply_entry(&entry, responder.is_some())
                 .map_err(|error| self.faults.raise_io(&*error))?;
             failpoint::BEFORE_OUTCOME.reach();
             if let Some(responder) = responder {
-                responder.send(outcomes);
+                responder.send(reply);
             }
         }
         Ok(())
@@ -200,8 +239,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         match installed.map_err(io::Error::other)? {
             Ok(header) => {
                 self.header = header;
-                self.watchers.wake_all();
-                Ok(())
+                self.tell_all().map_err(|error| self.faults.raise_io(&*error))
             }
             Err(error) => Err(self.faults.raise_io(&*error)),
         }

@@ -24,6 +24,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     batcher::Rejected,
     error::{Fault, FaultSink, SubmitError},
+    group::Group,
+    liveness::Liveness,
+    membership::{self, Membership},
     peer::{CallError, PeerPool, Request, Response, ShardRequest},
     shard::Shard,
     trace::{self, Attribute, Span, SpanKind, SpanSink},
@@ -63,7 +66,7 @@ pub struct Read {
     pub leader: NodeId,
 }
 
-/// A read of this node's own replica, perhaps a stale one.
+/// A read of one replica, this node's own when it has one; perhaps a stale one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LocalRead {
     /// What the replica holds.
@@ -84,6 +87,8 @@ pub(crate) struct Router {
     pub(crate) me: u64,
     pub(crate) slots: SlotMap,
     pub(crate) shards: BTreeMap<ShardId, Arc<Shard>>,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) liveness: Arc<Liveness>,
     pub(crate) pool: Arc<PeerPool>,
     pub(crate) faults: FaultSink,
     pub(crate) started: Instant,
@@ -131,7 +136,7 @@ impl Router {
         };
         let ((outcome, index), leader) = self.ask_leader(shard, deadline, attempt).await?;
         failpoint::BEFORE_REPLY.reach();
-        Ok(Committed { outcome, shard: shard.id, index, leader })
+        Ok(Committed { outcome, shard: shard.id(), index, leader })
     }
 
     /// Has `leader` carry `command` out.
@@ -173,22 +178,56 @@ impl Router {
             if leader == self.me {
                 return from_local(shard.query_as_leader(query).await);
             }
-            let request = Request::Shard(shard.id.0, ShardRequest::Query(query.clone()));
+            let request = Request::Shard(shard.id().0, ShardRequest::Query(query.clone()));
             from_peer(self.pool.call(leader, request, left).await, |response| match response {
                 Response::Answered { answer, index } => Some((answer, LogIndex(index))),
                 _ => None,
             })
         };
         let ((answer, index), leader) = self.ask_leader(shard, deadline, attempt).await?;
-        Ok(Read { answer, shard: shard.id, index, leader })
+        Ok(Read { answer, shard: shard.id(), index, leader })
     }
 
-    pub(crate) fn query_local(&self, query: &Query) -> Result<LocalRead, Fault> {
+    /// Reads this node's own replica, or else that of another node; none when no replica is in reach.
+    pub(crate) async fn query_nearby(
+        &self,
+        query: &Query,
+        deadline: Instant,
+    ) -> Result<Option<LocalRead>, Fault> {
         let shard = self.shard_of(query.user());
+        if let Some(read) = self.query_replica(shard, query)? {
+            return Ok(Some(read));
+        }
+        let placement = self.membership.state().shards.get(&shard.id().0).cloned();
+        for node in placement.into_iter().flat_map(|placement| placement.replicas) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !self.liveness.is_alive(node) || left.is_zero() {
+                continue;
+            }
+            let request = Request::Shard(shard.id().0, ShardRequest::Peek(query.clone()));
+            if let Ok(Response::Peeked { answer, index, as_of }) =
+                self.pool.call(node, request, left).await
+            {
+                let (index, leader) = (LogIndex(index), self.leader_of(shard).map(NodeId));
+                return Ok(Some(LocalRead { answer, shard: shard.id(), index, as_of, leader }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads this node's own replica, if it holds one.
+    pub(crate) fn query_replica(
+        &self,
+        shard: &Shard,
+        query: &Query,
+    ) -> Result<Option<LocalRead>, Fault> {
+        if !self.hosts(shard) {
+            return Ok(None);
+        }
         let as_of = shard.current_as_of();
         let (answer, index) = shard.query_replica(query)?;
-        let leader = shard.leader().map(NodeId);
-        Ok(LocalRead { answer, shard: shard.id, index, as_of, leader })
+        let leader = self.leader_of(shard).map(NodeId);
+        Ok(Some(LocalRead { answer, shard: shard.id(), index, as_of, leader }))
     }
 
     /// Tries `attempt` at the leader, and at the next one, until one has an answer.
@@ -207,49 +246,85 @@ impl Router {
             if let Some(fault) = self.faults.current() {
                 return Err(fault.into());
             }
-            let known = shard.leader();
-            if let Some(leader) = hint.take().or(known) {
+            let known = shard.group.leader();
+            let leader = self.leader_of(shard);
+            if let Some(leader) = hint.take().or(leader) {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let result = tokio::select! {
                     biased;
                     result = attempt(leader, left) => result,
-                    () = shard.leader_other_than(known) => Attempt::Unknown,
+                    () = shard.group.leader_other_than(known) => Attempt::Unknown,
                     () = sleep_until(deadline) => Attempt::Unknown,
                 };
                 match result {
                     Attempt::Done(value) => return Ok((value, NodeId(leader))),
-                    Attempt::Overloaded => return Err(SubmitError::Overloaded { shard: shard.id }),
-                    Attempt::NotLeader(Some(other)) if other != leader && Some(other) != known => {
+                    Attempt::Overloaded => {
+                        return Err(SubmitError::Overloaded { shard: shard.id() });
+                    }
+                    Attempt::NotLeader(Some(other))
+                        if other != leader && Some(other) != self.leader_of(shard) =>
+                    {
                         hint = Some(other);
                     }
                     Attempt::NotLeader(_) | Attempt::Unknown => {}
                 }
             }
             if Instant::now() >= deadline {
-                return Err(SubmitError::NoQuorum { shard: shard.id });
+                return Err(SubmitError::NoQuorum { shard: shard.id() });
             }
             if hint.is_none() {
                 let pause = (Instant::now() + RETRY_PAUSE).min(deadline);
                 tokio::select! {
-                    () = shard.leader_other_than(known) => {}
+                    () = shard.group.leader_other_than(known) => {}
                     () = sleep_until(pause) => {}
                 }
             }
         }
     }
 
-    /// The shards that this node leads and has a quorum for.
-    pub(crate) fn led_shards(&self) -> impl Iterator<Item = ShardId> {
-        let leads = |shard: &&Arc<Shard>| {
-            shard.leader() == Some(self.me) && shard.silent_for(Duration::ZERO) < OUTAGE_AFTER
+    /// The groups that this node leads and has a quorum for.
+    pub(crate) fn led_groups(&self) -> impl Iterator<Item = ShardId> {
+        let leads = |group: &&Arc<Group>| {
+            group.leader() == Some(self.me) && group.silent_for(Duration::ZERO) < OUTAGE_AFTER
         };
-        self.shards.values().filter(leads).map(|shard| shard.id)
+        self.groups().filter(leads).map(|group| group.id)
+    }
+
+    /// The Raft groups of all shards, and that of the membership.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.shards.values().map(|shard| &shard.group).chain([&self.membership.group])
+    }
+
+    /// The group of this number.
+    pub(crate) fn group(&self, id: ShardId) -> Option<&Arc<Group>> {
+        match id {
+            membership::GROUP => Some(&self.membership.group),
+            _ => self.shards.get(&id).map(|shard| &shard.group),
+        }
+    }
+
+    /// Whether this node holds a replica of `shard`, one that has caught up and is to stay.
+    pub(crate) fn hosts(&self, shard: &Shard) -> bool {
+        match self.membership.state().shards.get(&shard.id().0) {
+            Some(placement) => {
+                placement.replicas.contains(&self.me) && placement.wanted().contains(&self.me)
+            }
+            None => shard.group.has_voter(self.me),
+        }
+    }
+
+    /// The leader of `shard`: as its replica here knows it, else as the nodes say.
+    pub(crate) fn leader_of(&self, shard: &Shard) -> Option<u64> {
+        let known = shard.group.leader();
+        known
+            .filter(|leader| *leader == self.me || self.hosts(shard))
+            .or_else(|| self.liveness.leader_of(shard.id()))
     }
 
     /// In an outage nobody waits long: when the shard has been silent for a while, `deadline`
     /// comes sooner.
     fn patience(&self, shard: &Shard, deadline: Instant) -> Instant {
-        if shard.silent_for(self.started.elapsed()) > OUTAGE_AFTER {
+        if shard.group.silent_for(self.started.elapsed()) > OUTAGE_AFTER {
             deadline.min(Instant::now() + OUTAGE_PATIENCE)
         } else {
             deadline

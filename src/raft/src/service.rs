@@ -20,13 +20,14 @@ use crate::{
     elections,
     environment::Blocking,
     error::chain,
+    formation::{Foundation, Founders},
+    group::Group,
     identity::Identity,
     liveness::Liveness,
-    members,
-    peer::{PeerPool, Request, Response, Service, ShardRequest},
+    members, membership,
+    peer::{GroupRequest, PeerPool, Request, Response, Service, ShardRequest},
     reports::Reporter,
-    router::Router,
-    shard::Shard,
+    router::{LocalRead, Router},
     transfer::{self, OpenTransfers},
     type_config::{SnapshotMeta, SnapshotOf, Vote},
 };
@@ -40,6 +41,7 @@ pub(crate) struct Services {
     blocking: Blocking,
     transfers: OpenTransfers,
     router: OnceLock<Arc<Router>>,
+    foundation: OnceLock<Arc<Foundation>>,
     reporter: OnceLock<Arc<Reporter>>,
 }
 
@@ -60,89 +62,129 @@ impl Services {
             blocking,
             transfers,
             router: OnceLock::new(),
+            foundation: OnceLock::new(),
             reporter: OnceLock::new(),
         }
     }
 
-    /// Begins to answer for the shards of `router`, and with what `reporter` has counted.
-    pub(crate) fn open(&self, router: Arc<Router>, reporter: Arc<Reporter>) {
+    /// Begins to answer for the shards of `router`, to lay a `foundation`, and with what `reporter`
+    /// has counted.
+    pub(crate) fn open(
+        &self,
+        router: Arc<Router>,
+        foundation: Arc<Foundation>,
+        reporter: Arc<Reporter>,
+    ) {
         // A node opens its shards once.
         let _ = self.router.set(router);
+        let _ = self.foundation.set(foundation);
         let _ = self.reporter.set(reporter);
     }
 
     /// The shards that this node leads with a quorum.
     fn leads(&self) -> Vec<u16> {
         let Some(router) = self.router.get() else { return Vec::new() };
-        router.led_shards().map(|shard| shard.0).collect()
+        router.led_groups().map(|shard| shard.0).collect()
     }
 
-    fn shard(&self, shard: u16) -> Option<&Arc<Shard>> {
-        self.router.get()?.shards.get(&ShardId(shard))
-    }
-
-    async fn for_shard(&self, from: NodeId, shard: &Arc<Shard>, request: ShardRequest) -> Response {
-        match request {
-            ShardRequest::Append(rpc) => match shard.raft.append_entries(rpc).await {
-                Ok(response) => {
-                    // A leader that was deposed is not a leader heard.
-                    if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
-                        shard.heard();
-                    }
-                    Response::Append(response)
-                }
-                Err(error) => failed(&error),
+    async fn for_shard(&self, from: NodeId, id: u16, request: ShardRequest) -> Response {
+        let unknown = || Response::Failed { reason: format!("shard {id} has not started") };
+        let Some(router) = self.router.get() else { return unknown() };
+        let shard = router.shards.get(&ShardId(id));
+        match (request, shard) {
+            (ShardRequest::Group(request), _) => match router.group(ShardId(id)) {
+                Some(group) => self.for_group(from, group, request).await,
+                None => unknown(),
             },
-            ShardRequest::Vote(rpc) => match shard.raft.vote(rpc).await {
-                Ok(response) => Response::Vote(response),
-                Err(error) => failed(&error),
-            },
-            ShardRequest::PreVote(rpc)
-                if elections::refuses_pre_vote(
-                    self.identity.node().0,
-                    &self.liveness,
-                    shard,
-                    &rpc,
-                ) =>
-            {
-                let vote = shard.metrics().vote;
-                Response::Vote(VoteResponse::new(vote, shard.log.last(), false))
-            }
-            ShardRequest::PreVote(rpc) => match shard.raft.pre_vote(rpc).await {
-                Ok(response) => Response::Vote(response),
-                Err(error) => failed(&error),
-            },
-            ShardRequest::TransferLeader(rpc) => {
-                match shard.raft.handle_transfer_leader(rpc).await {
-                    Ok(response) => Response::TransferLeader(response),
-                    Err(error) => failed(&error),
-                }
-            }
-            ShardRequest::InstallSnapshot { vote } => {
-                self.install_snapshot(from, shard, vote).await
-            }
-            ShardRequest::Submit { commands, traces } => {
+            (_, None) => unknown(),
+            (ShardRequest::Submit { commands, traces }, Some(shard)) => {
                 match shard.batcher.submit_all(commands, traces).await {
                     Ok((outcomes, index)) => Response::Submitted { outcomes, index: index.0 },
                     Err(rejected) => from_rejected(&rejected),
                 }
             }
-            ShardRequest::Query(query) => match shard.query_as_leader(&query).await {
-                Ok((answer, index)) => Response::Answered { answer, index: index.0 },
-                Err(rejected) => from_rejected(&rejected),
+            (ShardRequest::Query(query), Some(shard)) => {
+                match shard.query_as_leader(&query).await {
+                    Ok((answer, index)) => Response::Answered { answer, index: index.0 },
+                    Err(rejected) => from_rejected(&rejected),
+                }
+            }
+            (ShardRequest::Peek(query), Some(shard)) => match router.query_replica(shard, &query) {
+                Ok(Some(LocalRead { answer, index, as_of, .. })) => {
+                    Response::Peeked { answer, index: index.0, as_of }
+                }
+                Ok(None) => Response::Failed { reason: format!("no replica of shard {id} here") },
+                Err(fault) => failed(&fault),
             },
-            ShardRequest::Replace(replacement) => {
-                let me = self.identity.node().0;
-                Response::Replaced(members::replace(me, shard, &self.pool, &replacement).await)
+        }
+    }
+
+    async fn decide(&self, command: membership::Command) -> Response {
+        let unknown = || Response::Failed { reason: "the membership has not started".to_owned() };
+        let Some(router) = self.router.get() else { return unknown() };
+        if !router.membership.leads() {
+            return Response::NotLeader { leader: router.membership.group.leader() };
+        }
+        router.membership.decide(&command).await.map_or_else(unknown, Response::Decided)
+    }
+
+    fn found(&self, founders: Founders) -> Response {
+        let Some(foundation) = self.foundation.get() else {
+            return Response::Failed { reason: "the node has not started".to_owned() };
+        };
+        match foundation.take_part(founders) {
+            Ok(()) => Response::Founding { met: self.identity.met() },
+            Err(reason) => Response::Failed { reason },
+        }
+    }
+
+    async fn for_group(&self, from: NodeId, group: &Group, request: GroupRequest) -> Response {
+        let me = self.identity.node().0;
+        match request {
+            GroupRequest::Append(rpc) => match group.raft.append_entries(rpc).await {
+                Ok(response) => {
+                    // A leader that was deposed is not a leader heard.
+                    if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+                        group.heard();
+                    }
+                    Response::Append(response)
+                }
+                Err(error) => failed(&error),
+            },
+            GroupRequest::Vote(rpc) => match group.raft.vote(rpc).await {
+                Ok(response) => Response::Vote(response),
+                Err(error) => failed(&error),
+            },
+            GroupRequest::PreVote(rpc)
+                if elections::refuses_pre_vote(me, &self.liveness, group, &rpc) =>
+            {
+                let vote = group.metrics().vote;
+                Response::Vote(VoteResponse::new(vote, group.log.last(), false))
+            }
+            GroupRequest::PreVote(rpc) => match group.raft.pre_vote(rpc).await {
+                Ok(response) => Response::Vote(response),
+                Err(error) => failed(&error),
+            },
+            GroupRequest::TransferLeader(rpc) => {
+                match group.raft.handle_transfer_leader(rpc).await {
+                    Ok(response) => Response::TransferLeader(response),
+                    Err(error) => failed(&error),
+                }
+            }
+            GroupRequest::InstallSnapshot { vote } => {
+                self.install_snapshot(from, group, vote).await
+            }
+            GroupRequest::Change(change) => {
+                Response::Changed(members::make(me, group, &self.pool, &change).await)
             }
         }
     }
 
     /// Fetches the shard's state from its leader and hands it to Raft, which installs it if it is
     /// newer than what is here.
-    async fn install_snapshot(&self, leader: NodeId, shard: &Shard, vote: Vote) -> Response {
+    async fn install_snapshot(&self, leader: NodeId, group: &Group, vote: Vote) -> Response {
         let fetched =
-            transfer::fetch(&self.pool, &self.blocking, leader.0, shard.id, &shard.space).await;
+            transfer::fetch(&self.pool, &self.blocking, leader.0, group.id, &group.space).await;
         let fetched = match fetched {
             Ok(fetched) => fetched,
             Err(error) => return Response::Failed { reason: chain(&error) },
@@ -155,9 +197,9 @@ impl Services {
             },
             snapshot: fetched.into(),
         };
-        match shard.raft.install_full_snapshot(vote, snapshot).await {
+        match group.raft.install_full_snapshot(vote, snapshot).await {
             Ok(response) => {
-                shard.heard();
+                group.heard();
                 Response::Installed(response)
             }
             Err(error) => failed(&error),
@@ -168,7 +210,7 @@ impl Services {
         let blocking = self.blocking.clone();
         let opened = blocking.run(move || {
             let space = self.engine.shard(ShardId(shard)).map_err(|error| chain(&error))?;
-            self.transfers.open(&space).map_err(|error| chain(&*error))
+            self.transfers.open(ShardId(shard), &space).map_err(|error| chain(&*error))
         });
         match opened.await {
             Ok(Ok((transfer, header))) => Response::SnapshotOpened { transfer, header },
@@ -199,12 +241,9 @@ impl Service for Services {
         request: Request,
     ) -> Pin<Box<dyn Future<Output = Response> + Send>> {
         match request {
-            Request::Shard(shard, request) => Box::pin(async move {
-                match self.shard(shard).cloned() {
-                    Some(shard) => self.for_shard(from, &shard, request).await,
-                    None => Response::Failed { reason: format!("shard {shard} has not started") },
-                }
-            }),
+            Request::Shard(shard, request) => {
+                Box::pin(async move { self.for_shard(from, shard, request).await })
+            }
             Request::OpenSnapshot { shard } => Box::pin(self.open_snapshot(shard)),
             Request::PullSnapshot { transfer } => Box::pin(self.pull_snapshot(transfer)),
             Request::Ping => Box::pin(async move {
@@ -220,6 +259,8 @@ impl Service for Services {
             Request::Acquaintances => Box::pin(async move {
                 Response::Acquaintances { met: self.identity.met(), members: self.pool.known() }
             }),
+            Request::Membership(command) => Box::pin(async move { self.decide(command).await }),
+            Request::Found(founders) => Box::pin(async move { self.found(founders) }),
         }
     }
 }

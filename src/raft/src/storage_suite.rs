@@ -18,9 +18,10 @@ use crate::{
     environment::Blocking,
     error::FaultSink,
     log_store::LogStore,
-    machine::Machine,
+    machine::{Machine, Rules},
     measures::{NodeMeasures, ShardMeasures},
     type_config::TypeConfig,
+    watchers::Watchers,
 };
 
 struct Builder {
@@ -39,9 +40,10 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
         let engine =
             StateEngine::open(&dir.path().join("state"), self.engine, &EngineOptions::default())
                 .unwrap();
-        let space = engine.shard(ShardId(0)).unwrap();
         let measures = Arc::new(ShardMeasures::new(Arc::new(NodeMeasures::new())));
-        let machine = Machine::open(engine, space, Blocking::Threads, faults, measures).unwrap();
+        let rules = Rules::Shard(Watchers::default());
+        let space = engine.shard(ShardId(0)).unwrap();
+        let machine = Machine::open(engine, space, Blocking::Threads, faults, measures, rules).unwrap();
         Ok((dir, log, machine))
     }
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use oncekey_storage::state::{ShardSpace, ShardView, Staging};
+use oncekey_storage::state::{Record, ShardSpace, ShardView, Staging};
 use oncekey_store::snapshot::{Reader, Writer};
 use oncekey_types::ShardId;
 use parking_lot::Mutex;
@@ -25,6 +25,7 @@ use crate::{
     environment::Blocking,
     error::{Fault, FaultSink, chain},
     machine::Records,
+    membership,
     peer::{PeerPool, Request, Response, SnapshotPart},
     type_config::LogId,
 };
@@ -37,6 +38,8 @@ const OPEN_MAX: usize = 64;
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Time to wait for one chunk.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(20);
+/// Records copied at a time within a node.
+const COPY_RECORDS: usize = 1024;
 /// Pause before a node without state asks the next one.
 const RESTORE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -77,11 +80,14 @@ pub(crate) fn install(
             let view = source.view()?;
             let header = decode_header(&view.header()?.ok_or("the shard has no state yet")?)?;
             let mut staging = space.stage();
-            let (mut writer, mut reader) = (Writer::default(), Reader::default());
-            while let Some(chunk) = writer.next_chunk(&Records(&view))? {
-                staging.put(reader.push(&chunk)?)?;
+            let mut from = Vec::new();
+            loop {
+                let records = view.range(&from, None, COPY_RECORDS)?;
+                let Some((last, _)) = records.last() else { break };
+                // The smallest key above `last`.
+                from = [last.as_slice(), &[0]].concat();
+                staging.put(records)?;
             }
-            reader.finish()?;
             Fetched { staging, header }
         }
     };
@@ -118,7 +124,7 @@ pub(crate) async fn fetch(
     };
     let header = decode_header(&header).map_err(|error| failed(error.to_string()))?;
     let mut staging = space.stage();
-    let mut reader = Reader::default();
+    let mut reader = Unpacker::of(shard);
     let (mut chunks, mut bytes) = (0u64, 0u64);
     loop {
         let Response::Snapshot(part) = ask(Request::PullSnapshot { transfer }).await? else {
@@ -127,7 +133,7 @@ pub(crate) async fn fetch(
         match part {
             SnapshotPart::Chunk(chunk) => {
                 (chunks, bytes) = (chunks + 1, bytes + chunk.len() as u64);
-                let records = reader.push(&chunk).map_err(|error| failed(chain(&error)))?;
+                let records = reader.push(&chunk).map_err(|error| failed(chain(&*error)))?;
                 staging = put(blocking, staging, records)
                     .await
                     .map_err(|error| failed(chain(&*error)))?;
@@ -135,7 +141,7 @@ pub(crate) async fn fetch(
             SnapshotPart::End => break,
         }
     }
-    reader.finish().map_err(|error| failed(chain(&error)))?;
+    reader.finish().map_err(|error| failed(chain(&*error)))?;
     let index = header.applied_index();
     tracing::info!(%shard, from = node, index, chunks, bytes, "snapshot fetched");
     Ok(Fetched { staging, header })
@@ -144,7 +150,7 @@ pub(crate) async fn fetch(
 async fn put(
     blocking: &Blocking,
     mut staging: Staging,
-    records: Vec<(Vec<u8>, Vec<u8>)>,
+    records: Vec<Record>,
 ) -> Result<Staging, BoxError> {
     let put = move || {
         staging.put(records)?;
@@ -195,6 +201,64 @@ pub(crate) async fn restore(
     }
 }
 
+/// Makes the chunks of a state: those of a shard, or the one record of the membership.
+enum Packer {
+    Shard(Writer),
+    Membership { is_done: bool },
+}
+
+impl Packer {
+    fn of(group: ShardId) -> Self {
+        match group {
+            membership::GROUP => Self::Membership { is_done: false },
+            _ => Self::Shard(Writer::default()),
+        }
+    }
+
+    fn next_chunk(&mut self, view: &ShardView) -> Result<Option<Vec<u8>>, BoxError> {
+        match self {
+            Self::Shard(writer) => Ok(writer.next_chunk(&Records(view))?),
+            Self::Membership { is_done } if *is_done => Ok(None),
+            Self::Membership { is_done } => {
+                *is_done = true;
+                Ok(view.get(membership::KEY)?)
+            }
+        }
+    }
+}
+
+/// Checks the chunks of a state and gives its records.
+enum Unpacker {
+    Shard(Reader),
+    Membership,
+}
+
+impl Unpacker {
+    fn of(group: ShardId) -> Self {
+        match group {
+            membership::GROUP => Self::Membership,
+            _ => Self::Shard(Reader::default()),
+        }
+    }
+
+    fn push(&mut self, chunk: &[u8]) -> Result<Vec<Record>, BoxError> {
+        match self {
+            Self::Shard(reader) => Ok(reader.push(chunk)?),
+            Self::Membership => {
+                membership::decode_state(chunk)?;
+                Ok(vec![(membership::KEY.to_vec(), chunk.to_vec())])
+            }
+        }
+    }
+
+    fn finish(self) -> Result<(), BoxError> {
+        match self {
+            Self::Shard(reader) => Ok(reader.finish().map(drop)?),
+            Self::Membership => Ok(()),
+        }
+    }
+}
+
 /// Snapshots that other nodes are pulling. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct OpenTransfers {
@@ -203,16 +267,20 @@ pub(crate) struct OpenTransfers {
 
 struct Transfer {
     view: ShardView,
-    writer: Writer,
+    writer: Packer,
     used: Instant,
 }
 
 impl OpenTransfers {
-    /// Opens a view of `space` and returns its number and header. Blocks.
-    pub(crate) fn open(&self, space: &ShardSpace) -> Result<(u64, Bytes), BoxError> {
+    /// Opens a view of `space`, that of `shard`, and returns its number and header. Blocks.
+    pub(crate) fn open(
+        &self,
+        shard: ShardId,
+        space: &ShardSpace,
+    ) -> Result<(u64, Bytes), BoxError> {
         let view = space.view()?;
         let header = view.header()?.ok_or("the shard has no state yet")?;
-        let transfer = Transfer { view, writer: Writer::default(), used: Instant::now() };
+        let transfer = Transfer { view, writer: Packer::of(shard), used: Instant::now() };
         let mut open = self.open.lock();
         if open.len() >= OPEN_MAX {
             return Err("too many snapshots are open".into());
@@ -229,7 +297,7 @@ impl OpenTransfers {
         let mut transfer = transfer.lock();
         let Transfer { view, writer, used } = &mut *transfer;
         *used = Instant::now();
-        match writer.next_chunk(&Records(view))? {
+        match writer.next_chunk(view)? {
             Some(chunk) => Ok(SnapshotPart::Chunk(chunk.into())),
             None => {
                 self.open.lock().remove(&number);

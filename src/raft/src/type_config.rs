@@ -9,15 +9,15 @@ use bytes::Bytes;
 use oncekey_store::outcome::Outcome;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Member;
+use crate::{config::Member, membership::Verdict};
 
-/// An encoded [`Batch`](oncekey_store::command::Batch).
+/// An encoded [`Batch`](oncekey_store::command::Batch), or a command of the membership.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Proposal(pub(crate) Bytes);
 
 impl fmt::Display for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "batch of {} bytes", self.0.len())
+        write!(f, "{} bytes", self.0.len())
     }
 }
 
@@ -27,17 +27,26 @@ impl fmt::Debug for Proposal {
     }
 }
 
-/// The outcomes of a batch, in the order of its commands.
+/// What an entry came to.
 #[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct Outcomes(pub(crate) Vec<Outcome>);
+pub(crate) enum Reply {
+    /// The outcomes of a batch, in the order of its commands; none of an entry without one.
+    Outcomes(Vec<Outcome>),
+    /// The verdict on a change of the membership.
+    Decided(Verdict),
+}
 
-impl fmt::Display for Outcomes {
+impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} outcomes", self.0.len())
+        match self {
+            Self::Outcomes(outcomes) => write!(f, "{} outcomes", outcomes.len()),
+            Self::Decided(Ok(())) => f.write_str("decided"),
+            Self::Decided(Err(refusal)) => write!(f, "refused: {refusal}"),
+        }
     }
 }
 
-impl fmt::Debug for Outcomes {
+impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -46,7 +55,7 @@ impl fmt::Debug for Outcomes {
 openraft::declare_raft_types!(
     pub(crate) TypeConfig:
         D = Proposal,
-        R = Outcomes,
+        R = Reply,
         NodeId = u64,
         Node = Member,
 );

@@ -15,8 +15,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     error::{Fault, FaultSink, chain},
+    group::Group,
     identity::Identity,
-    shard::Shard,
     transfer::OpenTransfers,
 };
 
@@ -30,7 +30,7 @@ const PROGRESS_EVERY: u64 = 20;
 pub(crate) async fn run(
     identity: Arc<Identity>,
     wal: Wal,
-    shards: BTreeMap<ShardId, Arc<Shard>>,
+    shards: BTreeMap<ShardId, Arc<Group>>,
     transfers: OpenTransfers,
     faults: FaultSink,
 ) {
@@ -68,7 +68,7 @@ pub(crate) async fn run(
 
 /// Purges `shard` up to `last` if its state is durable up to there; otherwise makes it so, and the
 /// next round purges.
-async fn purge(shard: &Shard, last: u64) {
+async fn purge(shard: &Group, last: u64) {
     let durable = shard.raft.metrics().borrow_watched().snapshot.map_or(0, |log_id| log_id.index);
     // A group that has ended is noticed above.
     let _ = if durable >= last {

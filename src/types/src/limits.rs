@@ -10,6 +10,17 @@ pub const SHARDS_MAX: u16 = 256;
 /// Number of shards when the operator does not say.
 pub const SHARDS_DEFAULT: u16 = 4;
 
+/// Nodes of a cluster.
+pub const NODES_MAX: usize = 64;
+/// Nodes that were removed and whose ids are remembered; beyond, the lowest is forgotten.
+pub const NODES_REMOVED_MAX: usize = 4096;
+/// Replicas of a shard.
+pub const REPLICAS_MAX: u16 = 9;
+/// Number of replicas when the operator does not say.
+pub const REPLICAS_DEFAULT: u16 = 3;
+/// Length of the label of a region or a zone in bytes.
+pub const LABEL_MAX_BYTES: usize = 64;
+
 /// Length of a user id in bytes.
 pub const USER_ID_MAX_BYTES: usize = 255;
 /// Length of a caller id in bytes.

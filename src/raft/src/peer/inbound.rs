@@ -13,7 +13,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     link::{FrameReader, FrameWriter, split, write_frames},
-    wire::{self, Envelope, Hello, HelloReply, PROTOCOL, Request, Response},
+    wire::{self, Envelope, Hello, HelloReply, Protocols, Request, Response},
 };
 use crate::{
     config::Member,
@@ -53,12 +53,13 @@ impl Inbound {
         listener: Box<dyn Listener>,
         address: SocketAddr,
         identity: Arc<Identity>,
-        me: Member,
+        (me, protocols): (Member, Protocols),
         faults: FaultSink,
         service: Arc<impl Service>,
     ) -> Self {
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, Greeter { identity, me, faults }, service));
+        let greeter = Greeter { identity, me, protocols, faults };
+        accepting.spawn(accept(listener, greeter, service));
         Self { address, _accepting: accepting }
     }
 
@@ -134,6 +135,7 @@ async fn respond(
 struct Greeter {
     identity: Arc<Identity>,
     me: Member,
+    protocols: Protocols,
     faults: FaultSink,
 }
 
@@ -148,11 +150,25 @@ impl Greeter {
             Some(Err(error)) => return Err(error.to_string()),
             None => return Err("closed before greeting".to_owned()),
         };
+        let theirs = wire::protocols_of(&frame).map_err(|error| error.to_string())?;
+        let Some(protocol) = self.protocols.agree(theirs) else {
+            let (me, mine) = (self.identity.node(), self.protocols);
+            let reason = format!(
+                "node {me} speaks version {mine} of the peer protocol and not {theirs}: upgrade one \
+                 version at a time"
+            );
+            tracing::warn!(reason, "a node was turned away");
+            let refused = HelloReply::Refused { reason: reason.clone() };
+            let frame = wire::encode(&refused).map_err(|error| error.to_string())?;
+            writer.send(frame).await.map_err(|error| error.to_string())?;
+            return Err(reason);
+        };
         let hello: Hello = wire::decode(&frame).map_err(|error| error.to_string())?;
         let node = NodeId(hello.node);
         let (reply, result) = match self.check(&hello) {
             Ok(()) => (
                 HelloReply::Welcome {
+                    protocol,
                     node: self.identity.node().0,
                     incarnation: self.identity.incarnation(),
                     progress: self.identity.progress(),
@@ -173,12 +189,6 @@ impl Greeter {
     fn check(&self, hello: &Hello) -> Result<(), HelloReply> {
         let refuse = |reason: String| Err(HelloReply::Refused { reason });
         let me = self.identity.node().0;
-        if hello.protocol != PROTOCOL {
-            return refuse(format!(
-                "peer protocol {} asked for, node {me} speaks {PROTOCOL}",
-                hello.protocol
-            ));
-        }
         if hello.cluster != self.identity.cluster() {
             return refuse(format!("node {me} belongs to another cluster"));
         }
@@ -196,6 +206,10 @@ impl Greeter {
             Err(MeetError::OtherIncarnation(error)) => {
                 tracing::warn!(%error, "a node was turned away");
                 Err(HelloReply::OtherIncarnation)
+            }
+            Err(MeetError::Removed(error)) => {
+                tracing::info!(%error, "a node was turned away");
+                Err(HelloReply::Removed)
             }
             Err(MeetError::WentBack(error)) => {
                 tracing::warn!(%error, "a node was turned away");

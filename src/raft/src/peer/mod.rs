@@ -17,4 +17,5 @@ pub(crate) use inbound::{Inbound, Service};
 pub(crate) use link::CallError;
 pub(crate) use network::NetworkFactory;
 pub(crate) use pool::PeerPool;
-pub(crate) use wire::{Request, Response, ShardRequest, SnapshotPart};
+pub use wire::Protocols;
+pub(crate) use wire::{GroupRequest, Request, Response, ShardRequest, SnapshotPart};

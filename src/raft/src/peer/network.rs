@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     link::CallError,
     pool::{PeerPool, REDIAL},
-    wire::{Request, Response, ShardRequest},
+    wire::{GroupRequest, Request, Response, ShardRequest},
 };
 use crate::{
     config::Member,
@@ -59,7 +59,8 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     type Network = Network;
 
     async fn new_client(&mut self, target: u64, node: &Member) -> Network {
-        self.pool.learn(target, node);
+        // What was told since may be newer than what the log says.
+        self.pool.learn_if_unknown(target, node);
         Network { shard: self.shard.0, target, pool: Arc::clone(&self.pool) }
     }
 }
@@ -72,8 +73,8 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    async fn call(&self, request: ShardRequest, timeout: Duration) -> Result<Response, RpcError> {
-        let request = Request::Shard(self.shard, request);
+    async fn call(&self, request: GroupRequest, timeout: Duration) -> Result<Response, RpcError> {
+        let request = Request::Shard(self.shard, ShardRequest::Group(request));
         self.pool.call(self.target, request, timeout).await.map_err(|error| rpc_error(&error))
     }
 }
@@ -86,7 +87,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
-        match self.call(ShardRequest::Append(rpc), APPEND_TIMEOUT).await? {
+        match self.call(GroupRequest::Append(rpc), APPEND_TIMEOUT).await? {
             Response::Append(response) => Ok(response),
             other => Err(unexpected(other)),
         }
@@ -115,7 +116,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
                     if planted::now_and_then(Bug::FalseQuorum, 7) {
                         return stream::iter(vec![Ok(Ok(last))]);
                     }
-                    let request = Request::Shard(shard, ShardRequest::Append(rpc));
+                    let request = ShardRequest::Group(GroupRequest::Append(rpc));
+                    let request = Request::Shard(shard, request);
                     let answer = link.call(request, APPEND_TIMEOUT).await;
                     let result = match answer.map_err(|error| rpc_error(&error)) {
                         Ok(Response::Append(response)) => {
@@ -140,7 +142,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        match self.call(ShardRequest::Vote(rpc), option.hard_ttl()).await? {
+        match self.call(GroupRequest::Vote(rpc), option.hard_ttl()).await? {
             Response::Vote(response) => Ok(response),
             other => Err(unexpected(other)),
         }
@@ -151,7 +153,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        match self.call(ShardRequest::PreVote(rpc), option.hard_ttl()).await? {
+        match self.call(GroupRequest::PreVote(rpc), option.hard_ttl()).await? {
             Response::Vote(response) => Ok(response),
             other => Err(unexpected(other)),
         }
@@ -166,7 +168,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         // The follower pulls the newest state itself; the one openraft holds is not needed.
         drop(snapshot);
-        let install = self.call(ShardRequest::InstallSnapshot { vote }, INSTALL_TIMEOUT);
+        let install = self.call(GroupRequest::InstallSnapshot { vote }, INSTALL_TIMEOUT);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             response = install => match response {
@@ -187,7 +189,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
-        match self.call(ShardRequest::TransferLeader(rpc), option.hard_ttl()).await? {
+        match self.call(GroupRequest::TransferLeader(rpc), option.hard_ttl()).await? {
             Response::TransferLeader(response) => Ok(response),
             other => Err(unexpected(other)),
         }

@@ -14,13 +14,13 @@ use tokio::time::Instant;
 
 use super::{
     link::{CallError, Link, split},
-    wire::{self, Hello, HelloReply, PROTOCOL, Request, Response},
+    wire::{self, Hello, HelloReply, Protocols, Request, Response},
 };
 use crate::{
     config::Member,
     environment::Network,
     error::{Fault, FaultSink},
-    identity::{Identity, Progress, went_back_advice},
+    identity::{Identity, Progress, removed_advice, went_back_advice},
 };
 
 /// Shortest time between two attempts to reach the same node.
@@ -32,6 +32,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct PeerPool {
     identity: Arc<Identity>,
     me: Member,
+    protocols: Protocols,
     network: Arc<dyn Network>,
     faults: FaultSink,
     peers: Mutex<BTreeMap<u64, Arc<Peer>>>,
@@ -49,20 +50,25 @@ struct Peer {
 impl PeerPool {
     pub(crate) fn new(
         identity: Arc<Identity>,
-        me: Member,
+        (me, protocols): (Member, Protocols),
         network: Arc<dyn Network>,
         faults: FaultSink,
     ) -> Self {
-        Self { identity, me, network, faults, peers: Mutex::default() }
+        Self { identity, me, protocols, network, faults, peers: Mutex::default() }
     }
 
     /// Says where `node` is. A later address replaces an earlier one for the next dial.
     pub(crate) fn learn(&self, node: u64, member: &Member) {
-        if node == self.identity.node().0 {
+        if node == self.identity.node().0 || self.identity.is_removed(NodeId(node)) {
             return;
         }
         let peer = Arc::clone(self.peers.lock().entry(node).or_default());
         member.clone_into(&mut peer.member.lock());
+    }
+
+    /// Ends the node with `fault`.
+    pub(crate) fn fault(&self, fault: &Fault) {
+        self.faults.raise(fault);
     }
 
     /// Notes how much `node` has written to its log, as it told.
@@ -75,6 +81,11 @@ impl PeerPool {
         if !self.peers.lock().contains_key(&node) {
             self.learn(node, member);
         }
+    }
+
+    /// Ends the connections to nodes that were removed from the cluster.
+    pub(crate) fn forget_removed(&self) {
+        self.peers.lock().retain(|node, _| !self.identity.is_removed(NodeId(*node)));
     }
 
     /// Where `node` is, if this one was told.
@@ -176,7 +187,7 @@ impl PeerPool {
             .map_err(|error| format!("cannot connect to {address}: {error}"))?;
         let (mut reader, mut writer) = split(stream);
         let hello = Hello {
-            protocol: PROTOCOL,
+            protocols: self.protocols,
             cluster: self.identity.cluster(),
             shards: self.identity.shards(),
             node: self.identity.node().0,
@@ -193,7 +204,8 @@ impl PeerPool {
             None => return Err(format!("{address} closed the connection")),
         };
         match wire::decode(&frame).map_err(|error| error.to_string())? {
-            HelloReply::Welcome { node: found, incarnation, progress, member } => {
+            HelloReply::Welcome { protocol, node: found, incarnation, progress, member } => {
+                tracing::debug!(node = found, protocol, "greeted");
                 if node.is_some_and(|node| node != found) {
                     return Err(format!("{address} is node {found}"));
                 }
@@ -210,6 +222,10 @@ impl PeerPool {
                      vote under its old id: give it a new node id and let it replace node {me}"
                 )));
                 Err("this node has lost its disk".to_owned())
+            }
+            HelloReply::Removed => {
+                self.faults.raise(&Fault::new(removed_advice(self.identity.node())));
+                Err("this node was removed from the cluster".to_owned())
             }
             HelloReply::WentBack => {
                 if let Err(error) = self.identity.went_back() {

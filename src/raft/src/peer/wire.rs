@@ -5,10 +5,10 @@
 //! the other side answers each with one [`Response`], in any order.
 //!
 //! Guarantees: frames and messages are bounded by
-//! [`FRAME_MAX_BYTES`](oncekey_types::limits::FRAME_MAX_BYTES). Leaves out: compatibility between
-//! protocol versions; nodes of different versions refuse each other with a clear line.
+//! [`FRAME_MAX_BYTES`](oncekey_types::limits::FRAME_MAX_BYTES); two nodes talk in the newest version of
+//! the protocol that both speak, and refuse each other with a clear line when there is none.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use bytes::Bytes;
 use oncekey_store::{
@@ -16,7 +16,7 @@ use oncekey_store::{
     outcome::Outcome,
     query::{Answer, Query},
 };
-use oncekey_types::limits;
+use oncekey_types::{TimestampMs, limits};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
@@ -26,20 +26,69 @@ use tokio_util::codec::LengthDelimitedCodec;
 
 use crate::{
     config::Member,
+    formation::Founders,
     identity::{Incarnation, Progress},
-    members::{ReplaceFailure, Replacement},
+    members::{Change, ChangeFailure},
+    membership::{self, Verdict},
     reports::NodeReport,
     trace::TraceContext,
     type_config::{TypeConfig, Vote},
 };
 
-/// Version of everything in this file. Stable, never reuse.
-pub(crate) const PROTOCOL: u32 = 3;
+/// Versions of everything in this file that a node speaks. Stable, never reuse.
+///
+/// A version that only adds requests at the end of [`Request`] raises `newest` and leaves `oldest`: a
+/// node sends the new ones once the membership says that all nodes speak them. So nodes of two
+/// versions that follow each other work together, and a cluster is upgraded node by node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Protocols {
+    /// The newest; first in every greeting, for all time.
+    pub newest: u32,
+    /// The oldest.
+    pub oldest: u32,
+}
+
+impl Protocols {
+    /// The first version whose greeting says more than one number.
+    const FIRST_RANGE: u32 = 3;
+
+    /// The newest version that both speak.
+    pub(crate) fn agree(self, other: Self) -> Option<u32> {
+        let newest = self.newest.min(other.newest);
+        (newest >= self.oldest.max(other.oldest)).then_some(newest)
+    }
+}
+
+impl Default for Protocols {
+    /// What this program speaks.
+    fn default() -> Self {
+        Self { newest: 3, oldest: 3 }
+    }
+}
+
+impl fmt::Display for Protocols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.newest == self.oldest {
+            true => write!(f, "{}", self.newest),
+            false => write!(f, "{} to {}", self.oldest, self.newest),
+        }
+    }
+}
+
+/// The versions in a greeting, also when this program cannot read the rest of it.
+pub(crate) fn protocols_of(hello: &[u8]) -> Result<Protocols, bincode::error::DecodeError> {
+    match decode::<u32>(hello)? {
+        version if version < Protocols::FIRST_RANGE => {
+            Ok(Protocols { newest: version, oldest: version })
+        }
+        _ => decode(hello),
+    }
+}
 
 /// The first frame of the side that dials.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Hello {
-    pub(crate) protocol: u32,
+    pub(crate) protocols: Protocols,
     pub(crate) cluster: String,
     pub(crate) shards: u16,
     pub(crate) node: u64,
@@ -55,19 +104,20 @@ pub(crate) struct Hello {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum HelloReply {
     Welcome {
+        protocol: u32,
         node: u64,
         incarnation: Incarnation,
         progress: Progress,
         member: Member,
     },
     /// The two do not belong together, with the reason.
-    Refused {
-        reason: String,
-    },
+    Refused { reason: String },
     /// The dialling node lost its disk and must not go on under its id.
     OtherIncarnation,
     /// The disk of the dialling node went back in time, and it must not go on under its id.
     WentBack,
+    /// The dialling node was removed from the cluster.
+    Removed,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -92,19 +142,17 @@ pub(crate) enum Request {
     Acquaintances,
     /// What the asked node has counted.
     Report,
+    /// Decide on a change of the membership, if the asked node leads it.
+    Membership(membership::Command),
+    /// Form a new cluster of these nodes, if the asked node is fresh.
+    Found(Founders),
 }
 
 /// What a node asks another about one shard.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum ShardRequest {
-    Append(AppendEntriesRequest<TypeConfig>),
-    Vote(VoteRequest<TypeConfig>),
-    PreVote(VoteRequest<TypeConfig>),
-    TransferLeader(TransferLeaderRequest<TypeConfig>),
-    /// Fetch the snapshot of the shard from the asking node and install it.
-    InstallSnapshot {
-        vote: Vote,
-    },
+    /// Something of the shard's Raft group.
+    Group(GroupRequest),
     /// Propose as one entry, if the asked node leads the shard.
     Submit {
         commands: Vec<Command>,
@@ -113,8 +161,23 @@ pub(crate) enum ShardRequest {
     },
     /// Read, if the asked node leads the shard.
     Query(Query),
-    /// Replace a member, if the asked node leads the shard.
-    Replace(Replacement),
+    /// Read what the asked node's own replica holds, whatever its age.
+    Peek(Query),
+}
+
+/// What a node asks another about one Raft group.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum GroupRequest {
+    Append(AppendEntriesRequest<TypeConfig>),
+    Vote(VoteRequest<TypeConfig>),
+    PreVote(VoteRequest<TypeConfig>),
+    TransferLeader(TransferLeaderRequest<TypeConfig>),
+    /// Fetch the snapshot of the group from the asking node and install it.
+    InstallSnapshot {
+        vote: Vote,
+    },
+    /// Change the members or the leader, if the asked node leads the group.
+    Change(Change),
 }
 
 /// What a node answers.
@@ -137,6 +200,11 @@ pub(crate) enum Response {
         answer: Answer,
         index: u64,
     },
+    Peeked {
+        answer: Answer,
+        index: u64,
+        as_of: Option<TimestampMs>,
+    },
     Pong {
         leads: Vec<u16>,
         progress: Progress,
@@ -145,7 +213,14 @@ pub(crate) enum Response {
         met: Vec<u64>,
         members: BTreeMap<u64, Member>,
     },
-    Replaced(Result<(), ReplaceFailure>),
+    /// The verdict on a change of the membership.
+    Decided(Verdict),
+    /// The asked node forms the cluster; it has met these.
+    Founding {
+        met: Vec<u64>,
+    },
+    /// Whether the members or the leader of a group were changed as asked.
+    Changed(Result<(), ChangeFailure>),
     Report(NodeReport),
     /// The asked node does not lead the shard; perhaps it knows who does.
     NotLeader {

@@ -6,10 +6,13 @@
     reason = "helpers of tests fail by panicking, as tests do"
 )]
 
+mod membership;
+
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use oncekey_raft::{
-    EngineKind, Environment, Member, Node, NodeConfig, StartError, SubmitError, Timing,
+    EngineKind, Environment, Location, Member, Node, NodeConfig, Protocols, StartError,
+    SubmitError, Timing,
 };
 use oncekey_store::{
     command::{
@@ -36,7 +39,7 @@ const KEYS: u32 = 100;
 struct Cluster {
     dir: TempDir,
     members: BTreeMap<NodeId, Member>,
-    _ports: Vec<TcpSocket>,
+    ports: Vec<TcpSocket>,
     log_entries_max: u64,
     nodes: BTreeMap<NodeId, Node>,
 }
@@ -54,8 +57,7 @@ impl Cluster {
             })
             .unzip();
         let dir = tempfile::tempdir().unwrap();
-        let mut cluster =
-            Self { dir, members, _ports: ports, log_entries_max, nodes: BTreeMap::new() };
+        let mut cluster = Self { dir, members, ports, log_entries_max, nodes: BTreeMap::new() };
         for id in 1..=nodes {
             cluster.start_node(NodeId(id)).await.unwrap();
         }
@@ -80,6 +82,9 @@ impl Cluster {
             me: self.members[&node].clone(),
             members: self.members.clone(),
             join: Vec::new(),
+            replicas: None,
+            location: Location::default(),
+            protocols: Protocols::default(),
             shards: 2,
             engine: EngineKind::Fjall,
             state_cache_bytes: 8 << 20,
@@ -174,6 +179,11 @@ async fn submit(node: &Node, command: Command) -> Outcome {
     node.submit(&bob(), command, Instant::now() + DEADLINE).await.unwrap().outcome
 }
 
+/// What the node's own replica holds.
+fn local(node: &Node, query: &Query) -> Answer {
+    node.query_local(query).unwrap().unwrap().answer
+}
+
 /// The id that a dispense gave, and whether it was given before.
 fn issued(outcome: &Outcome) -> (u32, bool) {
     let Outcome::Dispensed(dispensed) = outcome else { panic!("not dispensed: {outcome:?}") };
@@ -211,7 +221,7 @@ async fn without_a_quorum_the_replica_answers_and_nothing_is_popped() {
     cluster
         .wait("every replica has the device", |node| {
             let query = Query::User { user: bob() };
-            matches!(node.query_local(&query).unwrap().answer, Answer::User(Some(_)))
+            matches!(local(node, &query), Answer::User(Some(_)))
         })
         .await;
     cluster.stop(NodeId(2)).await;
@@ -220,7 +230,8 @@ async fn without_a_quorum_the_replica_answers_and_nothing_is_popped() {
     let soon = Instant::now() + Duration::from_millis(300);
     let result = node.submit(&bob(), dispense(1), soon).await;
     assert!(matches!(result, Err(SubmitError::NoQuorum { .. })), "{result:?}");
-    let read = node.query_local(&Query::Peek { user: bob(), devices: None }).unwrap();
+    let query = Query::Peek { user: bob(), devices: None };
+    let read = node.query_local(&query).unwrap().unwrap();
     assert!(matches!(read.answer, Answer::Peek(Some(_))), "{read:?}");
     assert!(read.as_of.is_some(), "the replica knows its age: {read:?}");
 
@@ -257,8 +268,7 @@ async fn a_node_that_fell_behind_the_log_gets_a_snapshot() {
     cluster.start_node(NodeId(3)).await.unwrap();
     cluster.wait("all have caught up", |node| of(node).applied >= target).await;
     let query = Query::Status { user: bob(), device: DeviceId(1) };
-    let answers: Vec<_> =
-        cluster.nodes.values().map(|node| node.query_local(&query).unwrap().answer).collect();
+    let answers: Vec<_> = cluster.nodes.values().map(|node| local(node, &query)).collect();
     assert!(matches!(answers[0], Answer::Status(Some(_))));
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "replicas differ: {answers:#?}");
     let again = submit(&cluster.nodes[&NodeId(3)], dispense(0)).await;
