@@ -16,14 +16,67 @@ pub struct Cluster {
     pub name: String,
     /// The node that answers.
     pub node: NodeId,
-    /// The members it knows, in the order of their ids.
-    pub members: Vec<Member>,
+    /// The members it knows, in the order of their ids; none until there is a cluster.
+    pub members: Vec<MemberStatus>,
     /// The shards it hosts, in order.
     pub shards: Vec<Shard>,
+    /// Where all shards are, in order; none until there is a cluster.
+    pub placement: Vec<Placement>,
     /// The nodes as they report themselves, in the order of their ids: the one that answers now, the
     /// others a second ago.
     #[serde(default)]
     pub nodes: Vec<NodeState>,
+}
+
+/// A node of the cluster, as another one sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MemberStatus {
+    /// The node.
+    pub id: NodeId,
+    /// Address for the other nodes.
+    pub peer: String,
+    /// Address for clients.
+    pub public: String,
+    /// How far it belongs to the cluster.
+    pub state: MemberState,
+    /// Where it stands, as its operator labelled it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub region: String,
+    /// A part of the region.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
+    /// Version of its program; none until it has told.
+    pub version: Option<String>,
+    /// Whether it was heard lately.
+    pub alive: bool,
+}
+
+/// How far a node belongs to the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum MemberState {
+    /// It has asked to join and waits for [`Join`].
+    Joining,
+    /// It holds replicas.
+    Active,
+    /// Its replicas are moved away; then it is removed.
+    Draining,
+}
+
+/// Where one shard is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Placement {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its leader, when known.
+    pub leader: Option<NodeId>,
+    /// The nodes that hold it.
+    pub replicas: Vec<NodeId>,
+    /// The nodes that are to hold it, while that changes.
+    pub target: Option<Vec<NodeId>>,
 }
 
 /// A node as it reports itself.
@@ -179,6 +232,51 @@ pub struct Replace {
     pub old: NodeId,
     /// The new node, started and joining.
     pub new: Member,
+}
+
+/// `POST` [`CLUSTER_INIT`](crate::path::CLUSTER_INIT): form a cluster of the asked node and others, all
+/// of them fresh and configured with neither members nor a cluster to join. The reply has no body.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Init {
+    /// Peer addresses of the other nodes.
+    #[serde(default)]
+    pub peers: Vec<String>,
+    /// Replicas of each shard, when there are nodes enough.
+    pub replicas: Option<u16>,
+}
+
+/// `POST` [`CLUSTER_JOIN`](crate::path::CLUSTER_JOIN): let a node that has asked to join hold replicas;
+/// or one that is draining after all. The reply has no body.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Join {
+    /// The node; the asked one when it is not said.
+    pub node: Option<NodeId>,
+}
+
+/// `POST` [`CLUSTER_DRAIN`](crate::path::CLUSTER_DRAIN): move everything away from a node, then remove
+/// it. The reply has no body and comes when that is decided; [`Cluster`] shows how far it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// The node.
+    pub node: NodeId,
+}
+
+/// `POST` [`CLUSTER_TRANSFER`](crate::path::CLUSTER_TRANSFER): give the lead of a shard to another node
+/// that holds it. The reply has no body and comes when it leads.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Transfer {
+    /// The shard.
+    pub shard: ShardId,
+    /// Who is to lead it.
+    pub to: NodeId,
 }
 
 /// `PUT` [`FAILPOINT`](crate::path::FAILPOINT): die when the point is reached.

@@ -42,6 +42,14 @@ pub const CLUSTER: &str = "/v1/cluster";
 pub const STATUS_PAGE: &str = "/";
 /// `POST`, admin: put a new node in the place of a lost one.
 pub const CLUSTER_REPLACE: &str = "/v1/cluster/replace";
+/// `POST`, admin: form a cluster of fresh nodes.
+pub const CLUSTER_INIT: &str = "/v1/cluster/init";
+/// `POST`, admin: let a node that has asked to join hold replicas.
+pub const CLUSTER_JOIN: &str = "/v1/cluster/join";
+/// `POST`, admin: move everything away from a node, then remove it.
+pub const CLUSTER_DRAIN: &str = "/v1/cluster/drain";
+/// `POST`, admin: give the lead of a shard to another node.
+pub const CLUSTER_TRANSFER: &str = "/v1/cluster/transfer";
 
 /// `GET`, admin, in a build with failpoints only: the names of the points at which a node can be
 /// told to die.

@@ -109,6 +109,8 @@ codes! {
     UnknownDevice = "unknown_device", 404, "The device is not registered", No;
     /// The cluster has no such node.
     UnknownNode = "unknown_node", 404, "The cluster has no such node", No;
+    /// The cluster has no such shard.
+    UnknownShard = "unknown_shard", 404, "The cluster has no such shard", No;
     /// The resource has no such method.
     MethodNotAllowed = "method_not_allowed", 405, "The method is not allowed here", No;
     /// The body did not arrive in time.

@@ -6,7 +6,11 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use oncekey_storage::{state::StateEngine, wal::Wal};
+use oncekey_storage::{
+    disk::Space,
+    state::{StateEngine, StateTimes},
+    wal::{Wal, WalTimes},
+};
 use oncekey_store::{command::Command, query::Query};
 use oncekey_types::{LogIndex, NodeId, ShardId, SlotMap, UserId};
 use parking_lot::Mutex;
@@ -16,18 +20,20 @@ use crate::{
     config::{Member, NodeConfig},
     disk::OpenedDisk,
     elections::Elections,
-    environment::Environment,
+    environment::{Disks, Environment},
     error::{Fault, FaultSink, StartError, SubmitError, chain},
     formation::{self, Foundation, Founders},
     identity::Identity,
     introduction,
     liveness::{self, Liveness},
+    measures::{NodeMeasures, ShardMeasures},
     members,
     membership::{
         self, Told,
         steward::{Founding, Steward},
     },
     peer::{Inbound, PeerPool},
+    reports::{self, NodeReport, Reporter, Reports, SeenNode},
     router::{Committed, LocalRead, Read, Router},
     service::Services,
     start::{self, Ground},
@@ -56,6 +62,9 @@ pub(crate) struct Inner {
     engine: StateEngine,
     environment: Environment,
     faults: FaultSink,
+    liveness: Arc<Liveness>,
+    reporter: Arc<Reporter>,
+    reports: Arc<Reports>,
     peer_address: SocketAddr,
     inbound: Mutex<Option<Inbound>>,
     tasks: Mutex<JoinSet<()>>,
@@ -96,7 +105,14 @@ impl Node {
         ));
         let inbound = start::listen(&config, &disk, &faults, &services).await?;
 
-        let ground = Ground { config: &config, disk: &disk, pool: &pool, faults: &faults };
+        let measures = Arc::new(NodeMeasures::new());
+        let ground = Ground {
+            config: &config,
+            disk: &disk,
+            pool: &pool,
+            measures: &measures,
+            faults: &faults,
+        };
         let membership = ground.membership(&liveness).await?;
         let router = Arc::new(Router {
             me: config.node.0,
@@ -107,16 +123,20 @@ impl Node {
             pool: Arc::clone(&pool),
             faults: faults.clone(),
             started: Instant::now(),
+            spans: environment.spans.clone(),
         });
+        let reporter = Arc::new(reporter(&config, &router, measures));
         let foundation = Arc::new(Foundation {
             identity: Arc::clone(&disk.identity),
             pool: Arc::clone(&pool),
             shards: router.shards.values().map(|shard| Arc::clone(&shard.group)).collect(),
             is_configured: configured.is_some() || !config.join.is_empty(),
         });
-        services.open(Arc::clone(&router), Arc::clone(&foundation));
+        services.open(Arc::clone(&router), Arc::clone(&foundation), Arc::clone(&reporter));
 
         let mut tasks = JoinSet::new();
+        let reports = Arc::new(Reports::default());
+        tasks.spawn(reports::gather(Arc::clone(&pool), Arc::clone(&reports)));
         tasks.spawn(liveness::run(
             Arc::clone(&pool),
             Arc::clone(&liveness),
@@ -155,6 +175,9 @@ impl Node {
                 me: config.me,
                 environment: config.environment,
                 faults,
+                liveness,
+                reporter,
+                reports,
                 peer_address: inbound.address(),
                 inbound: Mutex::new(Some(inbound)),
                 tasks: Mutex::new(tasks),
@@ -242,7 +265,50 @@ impl Node {
     /// What this node knows of itself and its cluster.
     #[must_use]
     pub fn status(&self) -> NodeStatus {
-        status::of(&self.inner.router, self.inner.identity.node(), self.inner.wal.stats())
+        let identity = &self.inner.identity;
+        let (cluster, node) = (identity.cluster(), identity.node());
+        status::of(&self.inner.router, cluster, node, self.inner.wal.stats())
+    }
+
+    /// What this node has counted for all its shards together.
+    #[must_use]
+    pub fn measures(&self) -> &NodeMeasures {
+        &self.inner.reporter.measures
+    }
+
+    /// What this node has counted for each of its shards.
+    pub fn shard_measures(&self) -> impl Iterator<Item = (ShardId, &ShardMeasures)> {
+        self.inner.router.shards.values().map(|shard| (shard.id(), &*shard.measures))
+    }
+
+    /// How long the disk of the write-ahead log has taken.
+    #[must_use]
+    pub fn wal_times(&self) -> &WalTimes {
+        self.inner.wal.times()
+    }
+
+    /// How long the state engine has taken.
+    #[must_use]
+    pub fn state_times(&self) -> &StateTimes {
+        self.inner.engine.times()
+    }
+
+    /// Room on the node's disk, if that can be told.
+    #[must_use]
+    pub fn space(&self) -> Option<Space> {
+        self.inner.reporter.space()
+    }
+
+    /// What this node says of itself.
+    #[must_use]
+    pub fn report(&self) -> NodeReport {
+        self.inner.reporter.report()
+    }
+
+    /// The other nodes as this one sees them; takes no time.
+    #[must_use]
+    pub fn others(&self) -> BTreeMap<NodeId, SeenNode> {
+        self.inner.reports.seen(&self.inner.pool, &self.inner.liveness)
     }
 
     /// What each shard's state on this node hashes to, with the index of the last entry in it.
@@ -307,6 +373,16 @@ impl Node {
             tracing::warn!("some shards had no new leader in time; they will elect one");
         }
     }
+}
+
+fn reporter(config: &NodeConfig, router: &Router, measures: Arc<NodeMeasures>) -> Reporter {
+    let folder = match config.environment.disks {
+        Disks::Folder => Some(config.data_dir.clone()),
+        Disks::Simulated(_) => None,
+    };
+    let clock = config.environment.clock.clone();
+    let shards = router.shards.values().cloned().collect();
+    Reporter { started: clock.now(), clock, folder, measures, shards }
 }
 
 /// The founders that the configuration names.

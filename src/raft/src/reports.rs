@@ -108,7 +108,7 @@ impl Reporter {
             totals.exhausted += shard.measures.exhausted.total();
             totals.withheld += shard.measures.withheld.total();
             totals.repeated += shard.measures.repeated.total();
-            let metrics = shard.metrics();
+            let metrics = shard.group.metrics();
             let last_log = metrics.last_log_index.unwrap_or(0);
             let lags = (metrics.current_leader == Some(metrics.id)).then(|| {
                 let lag = |(node, matched): (NodeId, LogIndex)| {
@@ -117,7 +117,7 @@ impl Reporter {
                 followers(&metrics).into_iter().map(lag).collect()
             });
             ShardReport {
-                shard: shard.id,
+                shard: shard.id(),
                 last_log: LogIndex(last_log),
                 applied: LogIndex(metrics.last_applied.map_or(0, |log_id| log_id.index)),
                 lags,

@@ -160,7 +160,7 @@ impl Router {
             began,
             ended: Instant::now(),
             attributes: vec![
-                ("oncekey.shard", Attribute::Number(shard.id.0.into())),
+                ("oncekey.shard", Attribute::Number(shard.id().0.into())),
                 ("oncekey.leader", Attribute::Number(leader)),
                 ("oncekey.answered", Attribute::Word(answer.word())),
             ],

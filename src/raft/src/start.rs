@@ -14,7 +14,7 @@ use openraft::SnapshotPolicy;
 use tokio::sync::watch;
 
 use crate::{
-    batcher::Batcher,
+    batcher::{Batcher, Proposer},
     config::NodeConfig,
     disk::OpenedDisk,
     error::{FaultSink, StartError, chain},
@@ -23,6 +23,7 @@ use crate::{
     liveness::Liveness,
     log_store::LogStore,
     machine::{Machine, Rules, read_header},
+    measures::{NodeMeasures, ShardMeasures},
     membership::{self, Membership},
     peer::{Inbound, NetworkFactory, PeerPool},
     router::Router,
@@ -38,6 +39,7 @@ pub(crate) struct Ground<'a> {
     pub(crate) config: &'a NodeConfig,
     pub(crate) disk: &'a OpenedDisk,
     pub(crate) pool: &'a Arc<PeerPool>,
+    pub(crate) measures: &'a Arc<NodeMeasures>,
     pub(crate) faults: &'a FaultSink,
 }
 
@@ -52,12 +54,20 @@ impl Ground<'_> {
         for id in slots.shards() {
             let watchers = Watchers::default();
             let group = self.group(id, &raft_config, Rules::Shard(watchers.clone())).await?;
-            let clock = &self.config.environment.clock;
-            let (policy, faults) = (self.config.policy, self.faults.clone());
-            let batcher = Batcher::start(group.raft.clone(), policy, clock.clone(), faults.clone());
+            let environment = &self.config.environment;
+            let measures = Arc::clone(&group.measures);
+            let batcher = Batcher::start(Proposer {
+                shard: id,
+                raft: group.raft.clone(),
+                policy: self.config.policy,
+                clock: environment.clock.clone(),
+                measures: Arc::clone(&measures),
+                spans: environment.spans.clone(),
+                faults: self.faults.clone(),
+            });
             let forwarder = Forwarder::start(id, Arc::clone(self.pool));
-            let clock = clock.clone();
-            let shard = Shard { group, batcher, forwarder, clock, watchers, faults };
+            let (clock, faults) = (environment.clock.clone(), self.faults.clone());
+            let shard = Shard { group, batcher, forwarder, clock, watchers, measures, faults };
             shards.insert(id, Arc::new(shard));
         }
         Ok(shards)
@@ -82,7 +92,7 @@ impl Ground<'_> {
         raft_config: &Arc<openraft::Config>,
         rules: Rules,
     ) -> Result<Arc<Group>, StartError> {
-        let Self { config, disk, pool, faults } = *self;
+        let Self { config, disk, pool, faults, .. } = *self;
         let failed =
             |error: &dyn std::error::Error| StartError::Shard { shard: id, reason: chain(error) };
         let space = disk.engine.shard(id).map_err(|error| failed(&error))?;
@@ -101,8 +111,11 @@ impl Ground<'_> {
                 .map_err(|fault| failed(&fault))?;
         }
         let (engine, blocking) = (disk.engine.clone(), blocking.clone());
-        let machine = Machine::open(engine, space.clone(), blocking, faults.clone(), rules)
-            .map_err(|error| failed(&error))?;
+        let measures = Arc::new(ShardMeasures::new(Arc::clone(self.measures)));
+        let counted = Arc::clone(&measures);
+        let machine =
+            Machine::open(engine, space.clone(), blocking, faults.clone(), counted, rules)
+                .map_err(|error| failed(&error))?;
         let network = NetworkFactory { shard: id, pool: Arc::clone(pool) };
         let raft: Raft = openraft::Raft::new(
             config.node.0,
@@ -121,7 +134,7 @@ impl Ground<'_> {
         for (node, member) in known.nodes() {
             pool.learn_if_unknown(*node, member);
         }
-        Ok(Arc::new(Group::new(id, raft, log, space)))
+        Ok(Arc::new(Group::new(id, raft, log, space, measures)))
     }
 }
 

@@ -11,6 +11,7 @@ use oncekey_types::{LogIndex, NodeId, ShardId};
 use crate::{
     config::Member,
     membership::{self, Location, Placement, Standing},
+    reports,
     router::{OUTAGE_AFTER, Router},
     shard::Shard,
     type_config::LogId,
@@ -102,7 +103,7 @@ impl ShardStatus {
 }
 
 /// What the node knows, from its replicas and the membership.
-pub(crate) fn of(router: &Router, node: NodeId, wal: WalStats) -> NodeStatus {
+pub(crate) fn of(router: &Router, cluster: String, node: NodeId, wal: WalStats) -> NodeStatus {
     let state = router.membership.state();
     let member = |(id, known): (&u64, &membership::Node)| {
         let is_alive = *id == router.me || router.liveness.is_alive(*id);
@@ -127,6 +128,7 @@ pub(crate) fn of(router: &Router, node: NodeId, wal: WalStats) -> NodeStatus {
         target: placement.target.as_ref().map(ids),
     };
     NodeStatus {
+        cluster,
         node,
         is_removed: state.removed.contains(&node.0),
         members: state.nodes.iter().map(member).collect(),
@@ -157,5 +159,7 @@ fn hosted(router: &Router, shard: &Shard) -> ShardStatus {
         voters: known.voter_ids().map(NodeId).collect(),
         learners: known.membership().learner_ids().map(NodeId).collect(),
         in_contact: silent <= OUTAGE_AFTER,
+        queued: shard.batcher.queued(),
+        followers: reports::followers(&metrics),
     }
 }

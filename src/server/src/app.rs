@@ -23,6 +23,14 @@ use crate::{
 /// Signatures up to which an upload is verified where it arrives; more go to another thread.
 const INLINE_SIGNATURES_MAX: usize = 4;
 
+/// Time for a replica on another node to answer when there is no quorum.
+const NEARBY_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Until when a replica without a quorum may take to answer.
+pub(crate) fn nearby_deadline() -> Instant {
+    Instant::now() + NEARBY_TIMEOUT
+}
+
 /// The node behind the handlers.
 pub(crate) struct App {
     pub(crate) node: Node,

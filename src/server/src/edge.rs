@@ -27,7 +27,7 @@ use tracing::Instrument as _;
 use crate::handlers::failpoints;
 use crate::{
     app::App,
-    handlers::{admin, bundles, devices, events, reports, status_page, users},
+    handlers::{admin, bundles, cluster, devices, events, reports, status_page, users},
     metrics::Endpoint,
     reply::Rejection,
 };
@@ -62,8 +62,12 @@ pub(crate) fn admin(app: Arc<App>) -> Router {
         .route(path::READYZ, get(admin::readyz))
         .route(path::METRICS, get(admin::metrics))
         .route(path::OPENAPI, get(admin::openapi))
-        .route(path::CLUSTER, get(admin::cluster))
-        .route(path::CLUSTER_REPLACE, post(admin::replace))
+        .route(path::CLUSTER, get(cluster::cluster))
+        .route(path::CLUSTER_REPLACE, post(cluster::replace))
+        .route(path::CLUSTER_INIT, post(cluster::init))
+        .route(path::CLUSTER_JOIN, post(cluster::join))
+        .route(path::CLUSTER_DRAIN, post(cluster::drain))
+        .route(path::CLUSTER_TRANSFER, post(cluster::transfer))
         .route(path::STATUS_PAGE, get(status_page::page));
     #[cfg(feature = "failpoints")]
     let routes = routes

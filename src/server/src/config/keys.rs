@@ -44,6 +44,13 @@ pub const KEYS: &[Key] = &[
         "Number of this node, from 1. Never reused after the node's disk is lost.",
     ),
     text("node.data_dir", None, "Folder for log, state and identity. Created when missing."),
+    text(
+        "node.region",
+        None,
+        "Where this node stands, say a data centre. Replicas of a shard are put into different \
+         regions, then into different zones, as far as there are any.",
+    ),
+    text("node.zone", None, "The part of its region in which this node stands."),
     text("listen.public", Some("\"127.0.0.1:8080\""), "Address that serves clients."),
     text("listen.peer", Some("\"127.0.0.1:7080\""), "Address that serves the other nodes."),
     text(
@@ -73,11 +80,17 @@ pub const KEYS: &[Key] = &[
     list(
         "cluster.members",
         "The nodes that form a new cluster, this one included: { id, peer, public } each. The same \
-         on all of them.",
+         on all of them. Without these and cluster.join the node waits for oncekey cluster init.",
     ),
     list(
         "cluster.join",
-        "Peer addresses of running nodes, to join their cluster instead of forming one.",
+        "Peer addresses of running nodes, to ask to join their cluster instead of forming one.",
+    ),
+    integer(
+        "cluster.replicas",
+        None,
+        "Nodes that hold each shard of a cluster formed of cluster.members, 1 to 9. All of them when \
+         absent, and three as soon as there are as many.",
     ),
     text(
         "storage.engine",

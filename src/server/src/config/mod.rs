@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use oncekey_raft::{EngineKind, Environment, Member, NodeConfig, Timing};
+use oncekey_raft::{EngineKind, Environment, Location, Member, NodeConfig, Protocols, Timing};
 use oncekey_store::command::{BucketPolicy, Policy};
 use oncekey_types::{NodeId, limits};
 use serde::Deserialize;
@@ -245,9 +245,6 @@ fn node(settings: &Settings) -> Result<NodeConfig, Error> {
     let node = NodeId(settings.integer("node.id", Range(1, MAX))?);
     let members = members(settings)?;
     let join: Vec<String> = settings.list("cluster.join")?;
-    if members.is_empty() && join.is_empty() {
-        return Err(Error::Missing { key: "cluster.members" });
-    }
     if !members.is_empty() && !join.is_empty() {
         return Err(settings.error("cluster.join", "and cluster.members exclude each other"));
     }
@@ -262,6 +259,12 @@ fn node(settings: &Settings) -> Result<NodeConfig, Error> {
         me: me(settings, node, &members)?,
         members,
         join,
+        replicas: replicas(settings)?,
+        location: Location {
+            region: label(settings, "node.region")?,
+            zone: label(settings, "node.zone")?,
+        },
+        protocols: Protocols::default(),
         shards: settings.integer("cluster.shards", Range(1, limits::SHARDS_MAX))?,
         engine: engine(settings)?,
         state_cache_bytes: settings.integer("storage.cache_bytes", Range(MIB, 1024 * GIB))?,
@@ -350,6 +353,26 @@ fn name(settings: &Settings) -> Result<String, Error> {
         return Err(settings.error("cluster.name", reason));
     }
     Ok(name)
+}
+
+/// Replicas of each shard in a new cluster, when that is said.
+fn replicas(settings: &Settings) -> Result<Option<u16>, Error> {
+    const KEY: &str = "cluster.replicas";
+    if settings.has(KEY) {
+        settings.integer(KEY, Range(1, limits::REPLICAS_MAX)).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+/// The label of a region or a zone; empty when there is none.
+fn label(settings: &Settings, key: &'static str) -> Result<String, Error> {
+    let label: String = settings.optional(key)?.unwrap_or_default();
+    if label.len() > limits::LABEL_MAX_BYTES || label.chars().any(char::is_control) {
+        let reason = format!("must be at most {} printable bytes", limits::LABEL_MAX_BYTES);
+        return Err(settings.error(key, reason));
+    }
+    Ok(label)
 }
 
 fn engine(settings: &Settings) -> Result<EngineKind, Error> {

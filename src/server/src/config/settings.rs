@@ -128,6 +128,11 @@ impl Settings {
             })
     }
 
+    /// Whether `name` is set.
+    pub(super) fn has(&self, name: &'static str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// The text `name`, parsed.
     pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(
         &self,

@@ -68,7 +68,6 @@ fn every_error_names_its_key_and_where_it_came_from() {
         (in_file("[htp]\nx = 1"), "htp.x is not a key of the configuration (oncekey.toml)"),
         (load("id = 1", &[], &[]), "id is not a key of the configuration (oncekey.toml)"),
         (load("", &[], &[]), "node.id is not set"),
-        (load("[node]\nid = 1\ndata_dir = \"x\"", &[], &[]), "cluster.members is not set"),
         (
             in_env("ONCEKEY_HTTP_BODY", "1"),
             "http.body is not a key of the configuration (environment variable ONCEKEY_HTTP_BODY)",

@@ -1,28 +1,20 @@
-//! What an operator reads and asks, on the admin listener.
+//! What a supervisor asks on the admin listener: health, metrics, the interface itself.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{RawQuery, State},
-    http::{StatusCode, header},
+    extract::State,
+    http::header,
     response::{IntoResponse as _, Response},
 };
-use oncekey_api::{
-    Code, Problem,
-    cluster::{Cluster, Health, Member, Replace, Shard, StateDigest, WITH_STATE},
-    problem::Members,
-};
-use oncekey_raft::{NodeStatus, ReplaceError, ShardStatus};
-use oncekey_types::{LogIndex, NodeId};
-use tokio::time::Instant;
+use oncekey_api::{Code, Problem, cluster::Health, problem::Members};
+use oncekey_raft::{NodeStatus, ShardStatus, Standing};
 use utoipa::openapi::OpenApi;
 
 use crate::{
     app::App,
-    config,
-    extract::{JsonBody, NoQuery},
-    handlers::nodes,
+    extract::NoQuery,
     metrics, openapi,
     reply::{Rejection, internal},
 };
@@ -31,15 +23,14 @@ type Shared = State<Arc<App>>;
 
 /// Committed entries that a replica of a ready node may still have to apply.
 const READY_LAG_MAX: u64 = 1000;
-/// Time for a node to be replaced in all shards, as a multiple of the time for one write.
-const REPLACE_WRITES: u32 = 12;
 
 /// `GET /livez`: the process runs.
 pub(crate) async fn livez() -> Json<Health> {
     Json(Health { ok: true })
 }
 
-/// `GET /readyz`: every shard this node hosts has a leader and is caught up.
+/// `GET /readyz`: the node is a member, and every shard has a leader and, where it is hosted here, is
+/// caught up.
 pub(crate) async fn readyz(State(app): Shared) -> Result<Json<Health>, Rejection> {
     let mut reasons = unready(&app.node.status());
     if app.is_draining() {
@@ -53,13 +44,24 @@ pub(crate) async fn readyz(State(app): Shared) -> Result<Json<Health>, Rejection
 }
 
 fn unready(status: &NodeStatus) -> Vec<String> {
-    if status.shards.is_empty() {
-        return vec!["the node hosts no shards yet".to_owned()];
+    let standing = status.members.get(&status.node).map(|member| member.standing);
+    let reason = match standing {
+        _ if status.is_removed => "the node was removed from the cluster",
+        None if status.shards.is_empty() => "the node belongs to no cluster yet",
+        Some(Standing::Joining) => "the node has asked to join and was not let in yet",
+        None | Some(Standing::Active | Standing::Draining { .. }) => "",
+    };
+    if !reason.is_empty() {
+        return vec![reason.to_owned()];
     }
+    let hosted = |shard| status.shards.iter().any(|status| status.shard == shard);
+    let elsewhere = status.placement.iter().filter(|placed| !hosted(placed.shard));
+    let unled = elsewhere.filter(|placed| placed.leader.is_none());
     status
         .shards
         .iter()
         .filter_map(|shard| why_not(shard).map(|why| format!("shard {} {why}", shard.shard)))
+        .chain(unled.map(|placed| format!("shard {} has no leader", placed.shard)))
         .collect()
 }
 
@@ -85,99 +87,4 @@ pub(crate) async fn metrics(State(app): Shared) -> Result<Response, Rejection> {
 /// `GET /openapi.json`
 pub(crate) async fn openapi(NoQuery: NoQuery) -> Json<OpenApi> {
     Json(openapi::document())
-}
-
-/// `GET /v1/cluster`
-pub(crate) async fn cluster(
-    State(app): Shared,
-    RawQuery(query): RawQuery,
-) -> Result<Json<Cluster>, Rejection> {
-    let mut states = match query.as_deref() {
-        None | Some("") => BTreeMap::new(),
-        Some(WITH_STATE) => {
-            let node = app.node.clone();
-            let digests = tokio::task::spawn_blocking(move || node.digests());
-            let digests = digests.await.map_err(|_| internal())?.map_err(|_| internal())?;
-            digests.into_iter().map(|(shard, applied, state)| (shard, (applied, state))).collect()
-        }
-        Some(_) => {
-            let detail = format!("the one query known here is {WITH_STATE}");
-            return Err(Problem::new(Code::MalformedQuery, detail).into());
-        }
-    };
-    let status = app.node.status();
-    Ok(Json(Cluster {
-        name: status.cluster,
-        node: status.node,
-        nodes: nodes::all(&app),
-        members: status
-            .members
-            .into_iter()
-            .map(|(id, member)| Member { id, peer: member.peer, public: member.public })
-            .collect(),
-        shards: status
-            .shards
-            .into_iter()
-            .map(|status| {
-                let state = states.remove(&status.shard);
-                shard(status, state)
-            })
-            .collect(),
-    }))
-}
-
-fn shard(status: ShardStatus, state: Option<(LogIndex, [u8; 32])>) -> Shard {
-    let state = state.map(|(applied, digest)| StateDigest {
-        applied: applied.0,
-        sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-    });
-    Shard {
-        shard: status.shard,
-        leader: status.leader,
-        term: status.term,
-        last_log: status.last_log.0,
-        applied: status.applied.0,
-        in_contact: status.in_contact,
-        voters: status.voters,
-        learners: status.learners,
-        state,
-    }
-}
-
-/// `POST /v1/cluster/replace`
-pub(crate) async fn replace(
-    State(app): Shared,
-    NoQuery: NoQuery,
-    JsonBody(body): JsonBody<Replace>,
-) -> Result<StatusCode, Rejection> {
-    let Replace { old, new } = body;
-    for (pointer, address) in [("/new/peer", &new.peer), ("/new/public", &new.public)] {
-        config::host_port(address).map_err(|why| unusable(pointer, why))?;
-    }
-    if new.id == NodeId(0) {
-        return Err(unusable("/new/id", "must be at least 1".to_owned()).into());
-    }
-    let member = oncekey_raft::Member { peer: new.peer, public: new.public };
-    let deadline = Instant::now() + app.http.write_timeout * REPLACE_WRITES;
-    tracing::info!(%old, new = %new.id, "replacing a node");
-    app.node
-        .replace_member(old, new.id, member, deadline)
-        .await
-        .map_err(|error| not_replaced(&error))?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-fn unusable(pointer: &str, why: String) -> Problem {
-    let members = Members { pointer: Some(pointer.to_owned()), ..Members::default() };
-    Problem::with(Code::InvalidBody, why, members)
-}
-
-fn not_replaced(error: &ReplaceError) -> Problem {
-    let code = match error {
-        ReplaceError::NotAMember { .. } => Code::UnknownNode,
-        ReplaceError::NotMet { .. } => Code::MembershipConflict,
-        // A shard that did not answer; the enum may grow.
-        _ => Code::NoQuorum,
-    };
-    Problem::new(code, error.to_string())
 }

@@ -29,7 +29,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use crate::{
-    app::App,
+    app::{App, nearby_deadline},
     auth::Caller,
     convert,
     extract::{IdempotencyKey, JsonBody, NoQuery, UserPath},
@@ -99,7 +99,7 @@ async fn answer(app: &App, dispense: Dispense) -> (Route, Result<Fetched, Proble
     let (route, outcome) =
         match app.node.submit(&user, Command::Dispense(dispense.clone()), deadline).await {
             Ok(committed) => committed_answer(app, user, committed),
-            Err(error @ SubmitError::NoQuorum { .. }) => local_answer(app, dispense, &error),
+            Err(error @ SubmitError::NoQuorum { .. }) => local_answer(app, dispense, &error).await,
             Err(error) => {
                 let route = app.route(app.node.shard_of(&user), None, None);
                 (route, Err(unanswered(&error)))
@@ -124,8 +124,8 @@ fn committed_answer(
     (app.route(shard, Some(leader), Some(index)), outcome)
 }
 
-/// The answer of this node's replica, without one-time prekeys.
-fn local_answer(
+/// The answer of this node's replica, or of another one in reach, without one-time prekeys.
+async fn local_answer(
     app: &App,
     dispense: Dispense,
     error: &SubmitError,
@@ -136,8 +136,9 @@ fn local_answer(
     }
     let Dispense { user, devices, .. } = dispense;
     let query = Query::Peek { user: user.clone(), devices };
-    match app.node.query_local(&query) {
-        Ok(read) => {
+    match app.node.query_nearby(&query, nearby_deadline()).await {
+        Ok(None) => (nobody, Err(unanswered(error))),
+        Ok(Some(read)) => {
             let route = app.route(read.shard, read.leader, None);
             match read.answer {
                 Answer::Peek(Some(peeked)) => {

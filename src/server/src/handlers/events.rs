@@ -1,7 +1,8 @@
 //! Telling devices what there is to look at, as it happens.
 //!
 //! A stream reads this node's own replica whenever an entry that names its user was applied here,
-//! so any node serves any device, and a node that lags tells late.
+//! so a node that lags tells late; a node without a replica asks another one now and then. So any
+//! node serves any device.
 //!
 //! Guarantees: no more streams than configured, one for each device on this node, the newest; each
 //! reads a few times in a second at most, however busy its user is. A stream ends at a shutdown,
@@ -106,7 +107,7 @@ impl Stream {
     /// What to send next; none when the stream is to end.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            let text = self.news()?;
+            let text = self.news().await?;
             if !text.is_empty() {
                 return Some(text.into());
             }
@@ -122,13 +123,20 @@ impl Stream {
     }
 
     /// What there is to tell by now; none when there is no such device any more.
-    fn news(&mut self) -> Option<String> {
+    async fn news(&mut self) -> Option<String> {
         // A fault ends the node, and with it the stream.
-        let read = self.app.node.query_local(&self.query).ok()?;
-        let summary = match read.answer {
+        let (answer, index) = match self.app.node.query_local(&self.query).ok()? {
+            Some(read) => (read.answer, read.index),
+            // Nothing wakes this stream but its signs of life; another node has the replica.
+            None => match self.app.node.query(&self.query, self.app.write_deadline()).await {
+                Ok(read) => (read.answer, read.index),
+                Err(_) => return Some(String::new()),
+            },
+        };
+        let summary = match answer {
             Answer::Summary(Some(summary)) => summary,
             // This replica is behind.
-            Answer::Summary(None) if read.index < self.known => return Some(String::new()),
+            Answer::Summary(None) if index < self.known => return Some(String::new()),
             _ => return None,
         };
         let due = self.app.signed_prekey_due;

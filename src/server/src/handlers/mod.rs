@@ -4,6 +4,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod bundles;
+pub(crate) mod cluster;
 pub(crate) mod devices;
 pub(crate) mod events;
 #[cfg(feature = "failpoints")]

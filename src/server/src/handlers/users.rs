@@ -13,7 +13,7 @@ use oncekey_store::{
 use oncekey_types::UserId;
 
 use crate::{
-    app::App,
+    app::{App, nearby_deadline},
     check, convert,
     extract::{JsonBody, UserPath},
     reply::{Rejection, Routed, internal, unanswered},
@@ -41,18 +41,21 @@ pub(crate) async fn user(
             }
             _ => Err(internal().into()),
         },
-        Err(error @ SubmitError::NoQuorum { .. }) => local_user(&app, &user, &error),
+        Err(error @ SubmitError::NoQuorum { .. }) => local_user(&app, &user, &error).await,
         Err(error) => Err(error.into()),
     }
 }
 
-fn local_user(
+async fn local_user(
     app: &App,
     user: &UserId,
     error: &SubmitError,
 ) -> Result<Routed<user::User>, Rejection> {
     let query = Query::User { user: user.clone() };
-    let read = app.node.query_local(&query).map_err(SubmitError::Fault)?;
+    let read = app.node.query_nearby(&query, nearby_deadline()).await;
+    let Some(read) = read.map_err(SubmitError::Fault)? else {
+        return Err(unanswered(error).into());
+    };
     match read.answer {
         Answer::User(Some(view)) => {
             let route = app.route(read.shard, read.leader, None);

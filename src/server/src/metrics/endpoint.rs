@@ -45,6 +45,10 @@ endpoints! {
     Openapi = "openapi";
     Cluster = "cluster";
     Replace = "replace";
+    Init = "init";
+    Join = "join";
+    Drain = "drain";
+    Transfer = "transfer";
     StatusPage = "status_page";
     Other = "other";
 }
@@ -71,6 +75,10 @@ impl Endpoint {
             (&Method::GET | &Method::HEAD, path::OPENAPI) => Self::Openapi,
             (&Method::GET | &Method::HEAD, path::CLUSTER) => Self::Cluster,
             (&Method::POST, path::CLUSTER_REPLACE) => Self::Replace,
+            (&Method::POST, path::CLUSTER_INIT) => Self::Init,
+            (&Method::POST, path::CLUSTER_JOIN) => Self::Join,
+            (&Method::POST, path::CLUSTER_DRAIN) => Self::Drain,
+            (&Method::POST, path::CLUSTER_TRANSFER) => Self::Transfer,
             (&Method::GET | &Method::HEAD, path::STATUS_PAGE) => Self::StatusPage,
             _ => Self::Other,
         }

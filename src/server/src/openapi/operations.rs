@@ -303,4 +303,44 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .by(Asks::Operator)
     .takes(Body::of::<cluster::Replace>())
     .or(&[UnknownNode, MembershipConflict, NoQuorum]),
+    operation(
+        Post,
+        path::CLUSTER_INIT,
+        "init",
+        "Form a cluster of this node and others, all of them fresh.",
+        Reply::Empty,
+    )
+    .by(Asks::Operator)
+    .takes(Body::of::<cluster::Init>())
+    .or(&[LimitExceeded, MembershipConflict]),
+    operation(
+        Post,
+        path::CLUSTER_JOIN,
+        "join",
+        "Let a node hold replicas that has asked to join, or one that is draining after all.",
+        Reply::Empty,
+    )
+    .by(Asks::Operator)
+    .takes(Body::of::<cluster::Join>())
+    .or(&[UnknownNode, MembershipConflict, NoQuorum]),
+    operation(
+        Post,
+        path::CLUSTER_DRAIN,
+        "drain",
+        "Move everything away from a node, then remove it.",
+        Reply::Empty,
+    )
+    .by(Asks::Operator)
+    .takes(Body::of::<cluster::Drain>())
+    .or(&[UnknownNode, MembershipConflict, NoQuorum]),
+    operation(
+        Post,
+        path::CLUSTER_TRANSFER,
+        "transfer",
+        "Give the lead of a shard to another node that holds it.",
+        Reply::Empty,
+    )
+    .by(Asks::Operator)
+    .takes(Body::of::<cluster::Transfer>())
+    .or(&[UnknownShard, MembershipConflict, NoQuorum]),
 ];

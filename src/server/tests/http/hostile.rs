@@ -5,7 +5,7 @@ use oncekey_types::{Seq, UnixSeconds, limits};
 use oncekey_x3dh::device_list::DeviceListHash;
 use serde_json::{Value, json};
 
-use crate::support::{Device, Fixture, Request, device::now};
+use crate::support::{Device, Fixture, Request, device::now, eventually};
 
 /// A request that must be refused.
 struct Case {
@@ -478,7 +478,12 @@ async fn bad_requests_of_operators_change_nothing() {
     let (node, _) = node_with_bob().await;
     let new = json!({"id": 4, "peer": "d:1", "public": "d:2"});
     let good = Request::json("POST", path::CLUSTER_REPLACE, &json!({"old": 9, "new": new}));
-    let before = node.ask_admin(Request::get(path::CLUSTER)).await.json()["members"].clone();
+    let before = eventually(async || {
+        let members = node.ask_admin(Request::get(path::CLUSTER)).await.json()["members"].clone();
+        let told = members[0]["version"].is_string() && members[0]["state"] == "active";
+        if told { Ok(members) } else { Err(members.to_string()) }
+    })
+    .await;
     for Case { name, request, status, code } in bad_bodies(&good) {
         let reply = node.ask_admin(request).await;
         assert_eq!((reply.status, reply.problem_code().as_str()), (status, code), "{name}");
