@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use oncekey_cluster::Engine;
 
-use crate::{device, health::Health};
+use crate::{cluster, device, health::Health};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -35,6 +35,7 @@ pub(crate) enum Command {
     Health(Health),
     Dev(Dev),
     Demo(Demo),
+    Cluster(cluster::Arguments),
     Device(device::Arguments),
     Bench(Bench),
     #[command(name = "bench-noop", hide = true)]

@@ -111,12 +111,14 @@ fn introduce(cluster: &Cluster, user: &UserId) {
          Fetch a bundle of {user}. Send it again, to any node: the same key. Change the idempotency \
          key: the next one.\n\n  \
          curl -s -X POST {}{} -H '{}: try-1' -H 'content-type: application/json' -d '{{}}'\n\n\
-         Who leads which shard, and how it goes, in a browser:\n\n  \
+         Who leads which shard, and how it goes; the second in a browser:\n\n  \
+         oncekey cluster --admin {} status\n  \
          {}{}\n\n\
          Ctrl-C stops all nodes.",
         cluster.endpoint(first),
         path::user_bundles(user),
         header::IDEMPOTENCY_KEY,
+        cluster.admin(first),
         cluster.admin(first),
         path::STATUS_PAGE,
     ));

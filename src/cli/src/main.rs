@@ -4,6 +4,7 @@
 
 mod args;
 mod bench;
+mod cluster;
 #[cfg(feature = "conformance")]
 mod conformance;
 mod demo;
@@ -14,6 +15,7 @@ mod health;
 mod logging;
 mod output;
 mod serve;
+mod table;
 
 use std::{io, process::ExitCode};
 
@@ -43,6 +45,7 @@ fn run(command: Command) -> Result<()> {
         Command::Health(arguments) => runtime()?.block_on(health::run(&arguments)),
         Command::Dev(arguments) => runtime()?.block_on(dev::run(&arguments)),
         Command::Demo(arguments) => runtime()?.block_on(demo::run(&arguments)),
+        Command::Cluster(arguments) => runtime()?.block_on(cluster::run(arguments)),
         Command::Device(arguments) => runtime()?.block_on(device::run(&arguments)),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::BenchNoop(arguments) => bench::noop::serve(&arguments),

@@ -3,14 +3,14 @@
 use std::fmt;
 
 /// Lines whose columns stand below each other: the first to the left, the others to the right.
-pub(super) struct Table(Vec<Vec<String>>);
+pub(crate) struct Table(Vec<Vec<String>>);
 
 impl Table {
-    pub(super) fn new(head: &[&str]) -> Self {
+    pub(crate) fn new(head: &[&str]) -> Self {
         Self(vec![head.iter().map(|&name| name.to_owned()).collect()])
     }
 
-    pub(super) fn row<const N: usize>(&mut self, row: [String; N]) {
+    pub(crate) fn row<const N: usize>(&mut self, row: [String; N]) {
         self.0.push(row.into());
     }
 }

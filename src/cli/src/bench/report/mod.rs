@@ -5,7 +5,6 @@
 //! are told, but only a broken promise makes the command fail.
 
 mod bars;
-mod table;
 mod tables;
 
 use anyhow::{Result, ensure};

@@ -15,8 +15,8 @@ use super::{
         usage::Memory,
     },
     Figures, Report,
-    table::Table,
 };
+use crate::table::Table;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
