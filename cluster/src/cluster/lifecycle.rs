@@ -9,6 +9,7 @@ use hyper::Method;
 use oncekey_api::{cluster as api, path};
 use oncekey_types::NodeId;
 use rustix::process::Signal;
+use serde::Serialize;
 
 use super::{Cluster, Home};
 use crate::{
@@ -213,21 +214,52 @@ impl Cluster {
             api::Member { id: new, peer: at.peer.to_string(), public: at.public.to_string() };
         let request = api::Replace { old, new: member };
         let note = format!("node {new} in the place of node {old}");
-        self.recorder.event(EventKind::Membership, Some(new), note);
-        let url = format!("{}{}", self.admin(via), path::CLUSTER_REPLACE);
-        // The new node has to be met by all others first; until then the change is refused.
-        wait::until(self.ready_limit, &format!("node {new} to replace node {old}"), async || {
-            let reply = Http::with_limit(self.ready_limit)
-                .json(Method::POST, &url, &[], &request)
-                .await
-                .and_then(|reply| reply.expect_success());
-            Ok(match reply {
+        self.change(new, via, note, path::CLUSTER_REPLACE, &request).await
+    }
+
+    /// Lets `node`, which joins, hold replicas, through the node `via`.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster does not take the change in time.
+    pub async fn let_in(&self, node: NodeId, via: NodeId) -> Result<()> {
+        let note = format!("node {node} joins");
+        let request = api::Join { node: Some(node) };
+        self.change(node, via, note, path::CLUSTER_JOIN, &request).await
+    }
+
+    /// Has everything moved away from `node`, and it removed then, through the node `via`. Does not
+    /// wait for that.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster does not take the change in time.
+    pub async fn drain(&self, node: NodeId, via: NodeId) -> Result<()> {
+        let note = format!("node {node} is drained");
+        self.change(node, via, note, path::CLUSTER_DRAIN, &api::Drain { node }).await
+    }
+
+    /// Asks `via` for a change of the members until it is taken.
+    async fn change(
+        &self,
+        node: NodeId,
+        via: NodeId,
+        note: String,
+        path: &str,
+        request: &(impl Serialize + Sync),
+    ) -> Result<()> {
+        let url = format!("{}{path}", self.admin(via));
+        let http = Http::with_limit(self.ready_limit);
+        self.recorder.event(EventKind::Membership, Some(node), note.clone());
+        wait::until(self.ready_limit, &note, async || {
+            let reply = http.json(Method::POST, &url, &[], request).await;
+            Ok(match reply.and_then(|reply| reply.expect_success()) {
                 Ok(()) => Seen::Done(()),
                 Err(error) => Seen::not_yet(format!("{error:#}")),
             })
         })
         .await
-        .with_context(|| self.with_log(via, "did not carry out the replacement"))
+        .with_context(|| self.with_log(via, "did not carry out the change"))
     }
 
     /// Waits until all running nodes are ready.
