@@ -97,7 +97,8 @@ impl Machine {
         rules: Rules,
     ) -> Result<Self, io::Error> {
         let header = read_header(&space).map_err(|error| faults.raise_io(&*error))?;
-        let machine = Self { engine, space, header, flush: None, blocking, faults, measures, rules };
+        let machine =
+            Self { engine, space, header, flush: None, blocking, faults, measures, rules };
         machine.tell_all().map_err(|error| machine.faults.raise_io(&*error))?;
         Ok(machine)
     }

@@ -51,7 +51,7 @@ pub struct NodeReport {
     pub pools: Vec<u64>,
     /// Room on its disk in bytes, all of it and what is left, when it knows.
     pub disk: Option<(u64, u64)>,
-    /// Its shards, in order.
+    /// The shards that it votes in, in order.
     pub shards: Vec<ShardReport>,
 }
 
@@ -103,12 +103,15 @@ pub(crate) struct Reporter {
 impl Reporter {
     pub(crate) fn report(&self) -> NodeReport {
         let mut totals = Totals::default();
-        let shards = self.shards.iter().map(|shard| {
+        let shards = self.shards.iter().filter_map(|shard| {
             totals.issued += shard.measures.issued.total();
             totals.exhausted += shard.measures.exhausted.total();
             totals.withheld += shard.measures.withheld.total();
             totals.repeated += shard.measures.repeated.total();
             let metrics = shard.group.metrics();
+            if !shard.group.has_voter(metrics.id) {
+                return None;
+            }
             let last_log = metrics.last_log_index.unwrap_or(0);
             let lags = (metrics.current_leader == Some(metrics.id)).then(|| {
                 let lag = |(node, matched): (NodeId, LogIndex)| {
@@ -116,12 +119,12 @@ impl Reporter {
                 };
                 followers(&metrics).into_iter().map(lag).collect()
             });
-            ShardReport {
+            Some(ShardReport {
                 shard: shard.id(),
                 last_log: LogIndex(last_log),
                 applied: LogIndex(metrics.last_applied.map_or(0, |log_id| log_id.index)),
                 lags,
-            }
+            })
         });
         let shards = shards.collect();
         NodeReport {

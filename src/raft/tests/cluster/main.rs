@@ -11,7 +11,7 @@ mod membership;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use oncekey_raft::{
-    EngineKind, Environment, Location, Member, Node, NodeConfig, Protocols, StartError,
+    EngineKind, Environment, Location, Member, Node, NodeConfig, Protocols, Standing, StartError,
     SubmitError, Timing,
 };
 use oncekey_store::{
@@ -64,6 +64,14 @@ impl Cluster {
         cluster
             .wait("every shard has a leader", |node| {
                 node.status().shards.iter().all(|shard| shard.is_ready())
+            })
+            .await;
+        let count = usize::try_from(nodes).unwrap();
+        let active = |standing| standing == Standing::Active;
+        cluster
+            .wait("all are members", |node| {
+                let members = node.status().members;
+                members.values().filter(|member| active(member.standing)).count() == count
             })
             .await;
         cluster
