@@ -20,9 +20,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     codec::{self, StateHeader},
     config::Member,
+    formation::Founders,
     identity::{self, Incarnation, Progress},
+    members::Change,
+    membership,
     peer::{
-        Request, Response, ShardRequest, SnapshotPart,
+        GroupRequest, Protocols, Request, Response, ShardRequest, SnapshotPart,
         wire::{self, Envelope, Hello, HelloReply},
     },
     type_config::{Entry, LogId, Proposal, StoredMembership, Vote},
@@ -102,7 +105,7 @@ impl Format {
                 codec::encode_log_id(&log_id()).ok().map(Into::into).into_iter().collect()
             }
             Self::Header => {
-                let membership = StoredMembership::new(Some(log_id()), membership());
+                let membership = StoredMembership::new(Some(log_id()), group_members());
                 let header = StateHeader { applied: Some(log_id()), membership };
                 codec::encode_header(&header).ok().map(Into::into).into_iter().collect()
             }
@@ -144,7 +147,7 @@ fn incarnation() -> Incarnation {
 
 fn hello() -> Hello {
     Hello {
-        protocol: wire::PROTOCOL,
+        protocols: Protocols::default(),
         cluster: "oncekey".to_owned(),
         shards: 4,
         node: 1,
@@ -157,13 +160,14 @@ fn hello() -> Hello {
 
 fn hello_replies() -> Vec<HelloReply> {
     let welcome = HelloReply::Welcome {
+        protocol: Protocols::default().newest,
         node: 2,
         incarnation: incarnation(),
         progress: progress(),
         member: member(2),
     };
     let refused = HelloReply::Refused { reason: "another cluster".to_owned() };
-    vec![welcome, refused, HelloReply::OtherIncarnation, HelloReply::WentBack]
+    vec![welcome, refused, HelloReply::OtherIncarnation, HelloReply::WentBack, HelloReply::Removed]
 }
 
 fn requests() -> Vec<Request> {
@@ -174,17 +178,24 @@ fn requests() -> Vec<Request> {
         leader_commit: Some(log_id()),
     };
     let shard = |request| Request::Shard(3, request);
+    let group = |request| shard(ShardRequest::Group(request));
     let Some(command) = dispense() else { return Vec::new() };
     let query = Query::Peek { user: command.user().clone(), devices: None };
     vec![
-        shard(ShardRequest::Append(append)),
-        shard(ShardRequest::InstallSnapshot { vote: vote() }),
-        shard(ShardRequest::Submit(vec![command.clone(), command])),
+        group(GroupRequest::Append(append)),
+        group(GroupRequest::InstallSnapshot { vote: vote() }),
+        group(GroupRequest::Change(Change::HandOver { to: 2 })),
+        shard(ShardRequest::Submit {
+            commands: vec![command.clone(), command],
+            traces: Vec::new(),
+        }),
         shard(ShardRequest::Query(query)),
         Request::OpenSnapshot { shard: 3 },
         Request::PullSnapshot { transfer: 1 << 40 },
         Request::Ping,
         Request::Acquaintances,
+        Request::Membership(membership::Command::Activate { node: 4 }),
+        Request::Found(Founders { members: BTreeMap::from([(1, member(1))]), replicas: Some(3) }),
     ]
 }
 
@@ -203,6 +214,9 @@ fn responses() -> Vec<Response> {
             met: vec![1, 2],
             members: BTreeMap::from([(1, member(1)), (2, member(2))]),
         },
+        Response::Decided(Ok(())),
+        Response::Founding { met: vec![2, 3] },
+        Response::Changed(Ok(())),
         Response::NotLeader { leader: Some(2) },
         Response::Overloaded,
         Response::Failed { reason: "no".to_owned() },
@@ -227,7 +241,7 @@ fn log_id() -> LogId {
     LogId::new(LeaderId { term: 3, node_id: 2 }, 1000)
 }
 
-fn membership() -> Membership<u64, Member> {
+fn group_members() -> Membership<u64, Member> {
     let nodes: BTreeMap<_, _> = [1, 2, 3].map(|number| (number, member(number))).into();
     Membership::new(vec![nodes.keys().copied().collect()], nodes).unwrap_or_default()
 }
@@ -236,7 +250,7 @@ fn entries() -> Vec<Entry> {
     let payloads = [
         EntryPayload::Blank,
         EntryPayload::Normal(Proposal(Bytes::from_static(b"\x01batch"))),
-        EntryPayload::Membership(membership()),
+        EntryPayload::Membership(group_members()),
     ];
     payloads.into_iter().map(|payload| Entry { log_id: log_id(), payload }).collect()
 }

@@ -38,13 +38,6 @@ const VERSION: u32 = 1;
 #[serde(transparent)]
 pub(crate) struct Incarnation(pub(crate) u64);
 
-#[cfg(test)]
-impl Incarnation {
-    pub(crate) fn for_tests(number: u64) -> Self {
-        Self(number)
-    }
-}
-
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {

@@ -242,7 +242,7 @@ mod tests {
     fn node(standing: Standing, region: &str, zone: &str) -> Node {
         let location = Location { region: region.to_owned(), zone: zone.to_owned() };
         let told = Told {
-            incarnation: Incarnation::for_tests(1),
+            incarnation: Incarnation(1),
             location,
             protocols: Protocols::default(),
             program: String::new(),

@@ -328,7 +328,7 @@ mod tests {
 
     fn told(incarnation: u64) -> Told {
         Told {
-            incarnation: Incarnation::for_tests(incarnation),
+            incarnation: Incarnation(incarnation),
             location: Location::default(),
             protocols: Protocols::default(),
             program: "1.0.0".to_owned(),

@@ -10,6 +10,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bytes::Bytes;
 use oncekey_store::{
     command::Command,
@@ -77,13 +78,17 @@ impl fmt::Display for Protocols {
 
 /// The versions in a greeting, also when this program cannot read the rest of it.
 pub(crate) fn protocols_of(hello: &[u8]) -> Result<Protocols, bincode::error::DecodeError> {
-    match decode::<u32>(hello)? {
-        version if version < Protocols::FIRST_RANGE => {
+    match bincode::serde::decode_from_slice(hello, LIMITED)? {
+        (version, _) if version < Protocols::FIRST_RANGE => {
             Ok(Protocols { newest: version, oldest: version })
         }
-        _ => decode(hello),
+        _ => Ok(bincode::serde::decode_from_slice(hello, LIMITED)?.0),
     }
 }
+
+/// Decoding never claims more memory than a frame may have.
+const LIMITED: Configuration<LittleEndian, Varint, Limit<{ limits::FRAME_MAX_BYTES }>> =
+    bincode::config::standard().with_limit::<{ limits::FRAME_MAX_BYTES }>();
 
 /// The first frame of the side that dials.
 #[derive(Debug, Serialize, Deserialize)]
@@ -250,8 +255,7 @@ pub(crate) fn encode(message: &impl Serialize) -> Result<Bytes, bincode::error::
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, bincode::error::DecodeError> {
-    let config = bincode::config::standard().with_limit::<{ limits::FRAME_MAX_BYTES }>();
-    let (message, used) = bincode::serde::decode_from_slice(frame, config)?;
+    let (message, used) = bincode::serde::decode_from_slice(frame, LIMITED)?;
     if used == frame.len() {
         Ok(message)
     } else {
@@ -271,5 +275,28 @@ mod tests {
         let longer = [&*frame, &[0]].concat();
         assert!(decode::<Envelope<Request>>(&longer).is_err());
         assert!(decode::<Envelope<Request>>(&frame[..frame.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn two_nodes_talk_in_the_newest_version_that_both_speak() {
+        let versions = |oldest, newest| Protocols { newest, oldest };
+        for (mine, theirs, agreed) in [
+            (versions(3, 4), versions(3, 3), Some(3)),
+            (versions(3, 4), versions(4, 5), Some(4)),
+            (versions(3, 3), versions(4, 5), None),
+            (versions(4, 5), versions(2, 2), None),
+        ] {
+            assert_eq!(mine.agree(theirs), agreed, "{mine} and {theirs}");
+            assert_eq!(theirs.agree(mine), agreed, "{theirs} and {mine}");
+        }
+    }
+
+    #[test]
+    fn the_versions_of_a_greeting_that_cannot_be_read_are_known() {
+        // Version 2 began with one number, and a name of any length came next.
+        let old = encode(&(2u32, "oncekey")).unwrap();
+        assert_eq!(protocols_of(&old).unwrap(), Protocols { newest: 2, oldest: 2 });
+        let coming = encode(&(9u32, 8u32, "whatever follows")).unwrap();
+        assert_eq!(protocols_of(&coming).unwrap(), Protocols { newest: 9, oldest: 8 });
     }
 }
