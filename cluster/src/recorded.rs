@@ -19,7 +19,7 @@ use oncekey_client::transport::{
     Answer, AttemptFailure, Attempts, Call as WireCall, CallError, Method, Route, Transport,
     Verdict,
 };
-use oncekey_types::{CallerId, DeviceId, Seq, UserId};
+use oncekey_types::{CallerId, DeviceId, Epoch, Seq, UserId};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -45,6 +45,14 @@ impl<T> Recorded<T> {
 }
 
 impl<T: Transport> Transport for Recorded<T> {
+    fn epoch(&self) -> Option<Epoch> {
+        self.inner.epoch()
+    }
+
+    fn expect_epoch(&self, least: Epoch) {
+        self.inner.expect_epoch(least);
+    }
+
     async fn call<R: DeserializeOwned + Send>(
         &self,
         call: &WireCall,

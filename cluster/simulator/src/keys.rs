@@ -8,7 +8,7 @@ use oncekey_api::{
     device::{AddOneTimePreKeys, Register, ReplaceSignedPreKey},
     key,
 };
-use oncekey_types::{DeviceId, OneTimePreKeyId, Seq, SignedPreKeyId, UnixSeconds, UserId};
+use oncekey_types::{DeviceId, Epoch, OneTimePreKeyId, Seq, SignedPreKeyId, UnixSeconds, UserId};
 use oncekey_x3dh::{
     Address,
     keys::{AuthenticationKeyPair, IdentityKeyPair, OneTimePreKeyPair, SignedPreKeyPair},
@@ -59,6 +59,7 @@ impl Device {
             signed_prekey: self.spk(),
             one_time_prekeys: self.opks(opks),
             device_list: None,
+            epoch: Epoch::FIRST,
         }
     }
 
@@ -70,11 +71,13 @@ impl Device {
     }
 
     pub(crate) fn add(&mut self, opks: u32) -> AddOneTimePreKeys {
-        AddOneTimePreKeys { seq: self.seq(), one_time_prekeys: self.opks(opks) }
+        let one_time_prekeys = self.opks(opks);
+        AddOneTimePreKeys { seq: self.seq(), one_time_prekeys, epoch: Epoch::FIRST }
     }
 
     pub(crate) fn rotate(&mut self) -> ReplaceSignedPreKey {
-        ReplaceSignedPreKey { seq: self.seq(), signed_prekey: self.spk() }
+        let signed_prekey = self.spk();
+        ReplaceSignedPreKey { seq: self.seq(), signed_prekey, epoch: Epoch::FIRST }
     }
 
     fn address(&self) -> Address {

@@ -4,7 +4,7 @@
 //! `seq` are answered as before. Leaves out: removal, whose `seq` is a query parameter
 //! ([`path::remove_device`](crate::path::remove_device)) and whose reply has no body.
 
-use oncekey_types::{OneTimePreKeyId, RegistrationId, Seq, SignedPreKeyId};
+use oncekey_types::{Epoch, OneTimePreKeyId, RegistrationId, Seq, SignedPreKeyId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -37,6 +37,10 @@ pub struct Register {
     /// The next device list, when the user has an account key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_list: Option<DeviceList>,
+    /// The cluster's epoch, as the device knows it: another one is a problem, whose answer are new
+    /// keys.
+    #[serde(default, skip_serializing_if = "Epoch::is_first")]
+    pub epoch: Epoch,
 }
 
 /// Reply to [`Register`].
@@ -58,6 +62,10 @@ pub struct ReplaceSignedPreKey {
     pub seq: Seq,
     /// The new key.
     pub signed_prekey: SignedPreKey,
+    /// The cluster's epoch, as the device knows it: another one is a problem, whose answer are new
+    /// keys.
+    #[serde(default, skip_serializing_if = "Epoch::is_first")]
+    pub epoch: Epoch,
 }
 
 /// `POST` [`ONE_TIME_PREKEYS`](crate::path::ONE_TIME_PREKEYS). The reply is a [`Pool`].
@@ -70,6 +78,10 @@ pub struct AddOneTimePreKeys {
     /// The keys, ids growing, 1 to [`UPLOAD_MAX`](oncekey_types::limits::UPLOAD_MAX).
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 200))]
     pub one_time_prekeys: Vec<OneTimePreKey>,
+    /// The cluster's epoch, as the device knows it: another one is a problem, whose answer are new
+    /// keys.
+    #[serde(default, skip_serializing_if = "Epoch::is_first")]
+    pub epoch: Epoch,
 }
 
 /// A device's pool of one-time prekeys.
@@ -94,6 +106,10 @@ pub struct Status {
     pub registration: RegistrationId,
     /// Number of the last write accepted.
     pub seq: Seq,
+    /// The cluster's epoch. A higher one than the device knows: the cluster was restored, and has
+    /// none of the device's one-time prekeys, and perhaps an older signed prekey.
+    #[serde(default)]
+    pub epoch: Epoch,
     /// The pool.
     pub pool: Pool,
     /// Time since the current signed prekey was accepted, by the server's clock.
@@ -139,13 +155,14 @@ mod tests {
                 signature: [7; 64].into(),
             }],
             device_list: None,
+            epoch: Epoch::FIRST,
         }
     }
 
     #[test]
     fn a_registration_comes_back_as_it_went() {
         let json = serde_json::to_string(&register()).unwrap();
-        assert!(!json.contains("device_list"), "{json}");
+        assert!(!json.contains("device_list") && !json.contains("epoch"), "{json}");
         assert_eq!(serde_json::from_str::<Register>(&json).unwrap(), register());
     }
 
@@ -181,6 +198,7 @@ mod tests {
         let status = Status {
             registration: RegistrationId(7),
             seq: Seq(9),
+            epoch: Epoch::FIRST,
             pool: Pool {
                 count: 4,
                 low_watermark: 20,

@@ -11,6 +11,9 @@ pub const SHARD: &str = "oncekey-shard";
 pub const LEADER: &str = "oncekey-leader";
 /// Reply: log index of the commit; a repeated answer carries the original one.
 pub const INDEX: &str = "oncekey-index";
+/// Reply: the cluster's epoch. A lower one than before is of a cluster whose place another has
+/// taken.
+pub const EPOCH: &str = "oncekey-epoch";
 
 /// Media type of a [`Problem`](crate::Problem).
 pub const PROBLEM_JSON: &str = "application/problem+json";

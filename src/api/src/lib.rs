@@ -8,6 +8,7 @@
 //!
 //! Leaves out: what keys and signatures mean. A [`Base64`] of the wrong length is well-formed here
 //! and refused by whoever parses the key.
+pub mod backup;
 mod base64url;
 pub mod bundle;
 pub mod cluster;

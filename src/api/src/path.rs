@@ -4,7 +4,7 @@
 //! unchanged, whatever its characters. Leaves out: a user named `.` or `..` travels as `%2E`, and
 //! a proxy that resolves dot segments will lose it.
 
-use oncekey_types::{DeviceId, Seq, UserId};
+use oncekey_types::{BackupId, DeviceId, Epoch, Seq, ShardId, UserId};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// `GET`: a user's devices and device list.
@@ -50,6 +50,17 @@ pub const CLUSTER_JOIN: &str = "/v1/cluster/join";
 pub const CLUSTER_DRAIN: &str = "/v1/cluster/drain";
 /// `POST`, admin: give the lead of a shard to another node.
 pub const CLUSTER_TRANSFER: &str = "/v1/cluster/transfer";
+
+/// `GET`, admin: what there is to be backed up.
+pub const BACKUP: &str = "/v1/cluster/backup";
+/// `GET`, admin: one shard's backup.
+pub const SHARD_BACKUP: &str = "/v1/cluster/backup/{shard}";
+/// `POST`, admin: begin to fill a new cluster from a backup.
+pub const RESTORE: &str = "/v1/cluster/restore";
+/// `POST`, admin: a chunk of a shard's backup.
+pub const RESTORE_RECORDS: &str = "/v1/cluster/restore/{backup}/{epoch}/records";
+/// `POST`, admin: that was all.
+pub const RESTORE_END: &str = "/v1/cluster/restore/{backup}/{epoch}/end";
 
 /// `GET`, admin, in a build with failpoints only: the names of the points at which a node can be
 /// told to die.
@@ -107,6 +118,24 @@ pub fn device_list(user: &UserId) -> String {
 #[must_use]
 pub fn user_bundles(user: &UserId) -> String {
     format!("{}/bundles", self::user(user))
+}
+
+/// Path of [`SHARD_BACKUP`].
+#[must_use]
+pub fn shard_backup(shard: ShardId) -> String {
+    format!("{BACKUP}/{shard}")
+}
+
+/// Path of [`RESTORE_RECORDS`].
+#[must_use]
+pub fn restore_records(backup: BackupId, epoch: Epoch) -> String {
+    format!("{RESTORE}/{backup}/{epoch}/records")
+}
+
+/// Path of [`RESTORE_END`].
+#[must_use]
+pub fn restore_end(backup: BackupId, epoch: Epoch) -> String {
+    format!("{RESTORE}/{backup}/{epoch}/end")
 }
 
 /// Path and query of [`EVENTS`].
@@ -177,6 +206,15 @@ mod tests {
             (USER_BUNDLES, user_bundles(&bob)),
         ] {
             assert_eq!(path, route.replace("{user}", "bob").replace("{device}", "1"));
+        }
+        let (backup, epoch) = (BackupId([0; 16]), Epoch(7));
+        let id = backup.to_string();
+        assert_eq!(shard_backup(ShardId(3)), SHARD_BACKUP.replace("{shard}", "3"));
+        for (route, path) in [
+            (RESTORE_RECORDS, restore_records(backup, epoch)),
+            (RESTORE_END, restore_end(backup, epoch)),
+        ] {
+            assert_eq!(path, route.replace("{backup}", &id).replace("{epoch}", "7"));
         }
         assert_eq!(remove_device(&bob, one, Seq(7)), "/v1/users/bob/devices/1?seq=7");
     }

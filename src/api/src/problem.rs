@@ -9,7 +9,7 @@
 
 use std::{fmt, str::FromStr};
 
-use oncekey_types::{DeviceId, OneTimePreKeyId, Seq, SignedPreKeyId};
+use oncekey_types::{DeviceId, Epoch, OneTimePreKeyId, Seq, SignedPreKeyId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::bundle::OneTimePreKeyStatus;
@@ -109,8 +109,8 @@ codes! {
     UnknownDevice = "unknown_device", 404, "The device is not registered", No;
     /// The cluster has no such node.
     UnknownNode = "unknown_node", 404, "The cluster has no such node", No;
-    /// The cluster has no such shard.
-    UnknownShard = "unknown_shard", 404, "The cluster has no such shard", No;
+    /// The cluster, or the node that was asked, has no such shard.
+    UnknownShard = "unknown_shard", 404, "There is no such shard", No;
     /// The resource has no such method.
     MethodNotAllowed = "method_not_allowed", 405, "The method is not allowed here", No;
     /// The body did not arrive in time.
@@ -143,6 +143,10 @@ codes! {
     /// A one-time prekey was required and there is none to give; nothing was popped.
     OneTimePreKeyRequired =
         "one_time_prekey_required", 409, "There is no one-time prekey to give", No;
+    /// The write's keys were made for another epoch of the cluster: make new ones.
+    EpochChanged = "epoch_changed", 409, "The cluster is in another epoch", No;
+    /// Only a cluster in which nothing was ever done can be restored.
+    ClusterNotNew = "cluster_not_new", 409, "The cluster is not new", No;
     /// The nodes named cannot be exchanged.
     MembershipConflict =
         "membership_conflict", 409, "The members do not allow this change", No;
@@ -261,6 +265,9 @@ pub struct Members {
     /// The position that would continue the chain of device lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<Seq>,
+    /// The cluster's epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
     /// How many there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use oncekey_cluster::Engine;
 
-use crate::{cluster, device, health::Health};
+use crate::{cluster, device, health::Health, keep};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Cluster(cluster::Arguments),
     Device(device::Arguments),
     Bench(Bench),
+    Backup(keep::Backup),
+    Restore(keep::Restore),
     #[command(name = "bench-noop", hide = true)]
     BenchNoop(BenchNoop),
     /// Print an example configuration in which every key is explained.

@@ -12,6 +12,7 @@ mod dev;
 mod device;
 mod exit;
 mod health;
+mod keep;
 mod logging;
 mod output;
 mod serve;
@@ -49,6 +50,8 @@ fn run(command: Command) -> Result<()> {
         Command::Device(arguments) => runtime()?.block_on(device::run(&arguments)),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::BenchNoop(arguments) => bench::noop::serve(&arguments),
+        Command::Backup(arguments) => runtime()?.block_on(keep::backup(&arguments)),
+        Command::Restore(arguments) => runtime()?.block_on(keep::restore(&arguments)),
         Command::Config => {
             output::line(oncekey_server::config::example());
             Ok(())

@@ -45,7 +45,7 @@ fn help_teaches_every_command_and_every_exit_code() {
     {
         assert!(help.contains(word), "no {word:?} in\n{help}");
     }
-    for command in ["serve", "dev", "demo", "device", "bench", "completions"] {
+    for command in ["serve", "dev", "demo", "device", "bench", "backup", "restore", "completions"] {
         let output = oncekey(&[command, "--help"]);
         assert!(output.status.success(), "{command}");
         assert!(!stdout(&output).contains("--parent"), "{command} shows what is not for people");

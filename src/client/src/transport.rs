@@ -10,7 +10,7 @@ use std::{fmt, future::Future, time::Duration};
 
 use bytes::Bytes;
 use oncekey_api::{Code, Problem, event::Event};
-use oncekey_types::{LogIndex, RequestId, ShardId, Slot, limits};
+use oncekey_types::{Epoch, LogIndex, RequestId, ShardId, Slot, limits};
 use serde::de::DeserializeOwned;
 
 /// Carries calls to the server.
@@ -21,6 +21,15 @@ pub trait Transport: Send + Sync + 'static {
         &self,
         call: &Call,
     ) -> impl Future<Output = Result<Answer<R>, CallError>> + Send;
+
+    /// The highest epoch that a server has told, if one has.
+    fn epoch(&self) -> Option<Epoch> {
+        None
+    }
+
+    /// Says which epoch the servers are at least in. One that tells a lower one is of a cluster
+    /// whose place another has taken; a transport that sees what servers tell asks it no further.
+    fn expect_epoch(&self, _least: Epoch) {}
 }
 
 /// A transport over which servers can push.
@@ -90,6 +99,8 @@ pub struct Route {
     pub leader: Option<String>,
     /// Log index of the commit.
     pub index: Option<LogIndex>,
+    /// The cluster's epoch.
+    pub epoch: Option<Epoch>,
 }
 
 /// The attempts of one or more calls, in order; at most
@@ -170,6 +181,14 @@ pub enum AttemptFailure {
     /// A status without a problem document, as from a proxy.
     #[error("the reply has status {0}")]
     Status(u16),
+    /// The node is of a cluster whose place another has taken, made from a backup.
+    #[error("the node is in epoch {told}, the cluster in epoch {known}")]
+    OlderEpoch {
+        /// The cluster's.
+        known: Epoch,
+        /// The node's.
+        told: Epoch,
+    },
 }
 
 /// What a failed attempt says about the request.
@@ -188,7 +207,8 @@ impl AttemptFailure {
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         match self {
-            Self::Connect => Verdict::NotDone,
+            // What was done there counts for nothing.
+            Self::Connect | Self::OlderEpoch { .. } => Verdict::NotDone,
             Self::Lost | Self::Timeout | Self::ReplyTooLarge | Self::ReplyMalformed => {
                 Verdict::Unknown
             }
@@ -212,6 +232,7 @@ impl AttemptFailure {
             Self::ReplyMalformed => "reply_malformed",
             Self::Problem(problem) => problem.code.as_str(),
             Self::Status(_) => "status",
+            Self::OlderEpoch { .. } => "older_epoch",
         }
     }
 

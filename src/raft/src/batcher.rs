@@ -24,7 +24,7 @@ use oncekey_planted::{self as planted, Bug};
 use oncekey_storage::failpoint;
 use oncekey_store::{
     codec::entry,
-    command::{Batch, Command, Policy},
+    command::{Batch, Command, Policy, Restore, RestoreStep},
     outcome::Outcome,
 };
 use oncekey_types::{LogIndex, ShardId, limits};
@@ -351,6 +351,8 @@ fn written(result: Written) -> Result<(Vec<Outcome>, LogIndex), Rejected> {
 pub(crate) fn size(command: &Command) -> usize {
     const KEY: usize = 192;
     const BASE: usize = 1024;
+    /// The lengths of a record's key and value.
+    const RECORD: usize = 16;
     match command {
         Command::Register(register) => {
             let list = register.device_list.as_ref().map_or(0, |list| list.bytes.len());
@@ -360,5 +362,10 @@ pub(crate) fn size(command: &Command) -> usize {
         Command::PutDeviceList(put) => BASE + put.list.bytes.len(),
         Command::ReplaceSignedPreKey(_) | Command::RemoveDevice(_) => BASE,
         Command::Dispense(_) => KEY,
+        Command::Restore(Restore { step: RestoreStep::Put(records), .. }) => {
+            let bytes = records.iter().map(|record| record.key.len() + record.value.len());
+            bytes.map(|bytes| bytes + RECORD).sum::<usize>() + BASE
+        }
+        Command::Restore(_) => BASE,
     }
 }

@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use oncekey_storage::state::ShardSpace;
-use oncekey_types::ShardId;
+use oncekey_types::{LogIndex, ShardId};
 use openraft::{
     ReadPolicy,
     async_runtime::{Instant as _, WatchReceiver},
@@ -78,6 +78,20 @@ impl Group {
         }
     }
 
+    /// Waits until this replica has applied the entry at `index`.
+    pub(crate) async fn applied_at_least(&self, index: LogIndex) {
+        let mut metrics = self.raft.data_metrics();
+        loop {
+            let applied = metrics.borrow_watched().last_applied;
+            if applied.map_or(0, |log_id| log_id.index) >= index.0 {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Notes that a leader was heard.
     pub(crate) fn heard(&self) {
         *self.heard.lock() = Some(Instant::now());
@@ -95,6 +109,10 @@ impl Group {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
             let leads = metrics.current_leader == Some(metrics.id);
+            // Alone, it is its own quorum, and openraft notes none.
+            if leads && metrics.membership_config.voter_ids().eq([metrics.id]) {
+                return Some(Duration::ZERO);
+            }
             metrics.last_quorum_acked.filter(|_| leads).map(|at| at.elapsed())
         };
         quorum_acked.or_else(|| self.heard.lock().map(|heard| heard.elapsed()))

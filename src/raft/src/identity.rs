@@ -30,8 +30,16 @@ use crate::{error::StartError, formation::Founders};
 
 const FILE: &str = "identity.json";
 
-/// Version of the file. Stable, never reuse.
-const VERSION: u32 = 1;
+/// Version of the file, and so of the whole folder: an older program that finds a newer one does not
+/// start, before it meets what it cannot read. Stable, never reuse.
+///
+/// | version | since then |
+/// |---|---|
+/// | 1 | |
+/// | 2 | log entries of version 2, which name epochs; the origin of a shard in its meta record |
+const VERSION: u32 = 2;
+/// The oldest version that this program brings up to date. It reads whatever such a folder has.
+const OLDEST: u32 = 1;
 
 /// Drawn once for each data folder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -132,7 +140,10 @@ impl Identity {
     ) -> Result<Self, StartError> {
         let path = dir.join(FILE);
         let record = match read(&*disk) {
-            Ok(bytes) => parse(&path, &bytes, cluster, node, shards)?,
+            Ok(bytes) => {
+                let record = parse(&path, &bytes, cluster, node, shards)?;
+                if record.version == VERSION { record } else { upgrade(&path, &*disk, record)? }
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let record = Record {
                     version: VERSION,
@@ -328,14 +339,16 @@ fn parse(
     shards: u16,
 ) -> Result<Record, StartError> {
     let refuse = |why: String| StartError::Identity(format!("{}: {why}", path.display()));
-    let record: Record =
-        serde_json::from_slice(bytes).map_err(|error| refuse(format!("is damaged: {error}")))?;
-    if record.version != VERSION {
+    let damaged = |error| refuse(format!("is damaged: {error}"));
+    // First the version: a later one may have other members.
+    let AnyVersion { version } = serde_json::from_slice(bytes).map_err(damaged)?;
+    if !(OLDEST..=VERSION).contains(&version) {
         return Err(refuse(format!(
-            "has version {}, this program reads version {VERSION}",
-            record.version
+            "the data folder has format {version}, this program reads formats {OLDEST} to \
+             {VERSION}: start the version of the program that wrote it; nothing was changed"
         )));
     }
+    let record: Record = serde_json::from_slice(bytes).map_err(damaged)?;
     if record.cluster != cluster {
         return Err(refuse(format!(
             "the folder belongs to cluster {:?}, the configuration says {cluster:?}",
@@ -368,6 +381,21 @@ pub(crate) fn written_anew(bytes: &[u8]) -> Option<Vec<u8>> {
     let path = Path::new(FILE);
     let record = parse(path, bytes, &stated.cluster, NodeId(stated.node), stated.shards).ok()?;
     serde_json::to_vec_pretty(&record).ok()
+}
+
+#[derive(Deserialize)]
+struct AnyVersion {
+    version: u32,
+}
+
+/// Marks the folder as one of this version, before anything else is written to it.
+fn upgrade(path: &Path, disk: &dyn Disk, record: Record) -> Result<Record, StartError> {
+    tracing::info!(from = record.version, to = VERSION, "the data folder is brought up to date");
+    let record = Record { version: VERSION, ..record };
+    write(disk, &record).map_err(|error| {
+        StartError::Identity(format!("cannot write {}: {error}", path.display()))
+    })?;
+    Ok(record)
 }
 
 fn read(disk: &dyn Disk) -> io::Result<Vec<u8>> {
@@ -437,6 +465,26 @@ mod tests {
         assert!(try_open(&disk, "other", 1, 4).is_none());
         assert!(try_open(&disk, "test", 2, 4).is_none());
         assert!(try_open(&disk, "test", 1, 8).is_none());
+    }
+
+    #[test]
+    fn an_older_folder_is_brought_up_to_date_once_and_a_newer_one_is_refused() {
+        let disk = SimDisk::new();
+        let first = open(&disk);
+        let told = |version: u32| {
+            let old = Record { version, ..first.record.lock().clone() };
+            write(&disk.mount(), &old).unwrap();
+            Identity::open(Path::new("/data"), Arc::new(disk.mount()), "test", NodeId(1), 4)
+                .map(|identity| (identity.incarnation(), identity.record.lock().version))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(told(OLDEST), Ok((first.incarnation(), VERSION)));
+        let kept: Record = serde_json::from_slice(&read(&disk.mount()).unwrap()).unwrap();
+        assert_eq!(kept.version, VERSION, "on disk, too");
+        for version in [0, VERSION + 1] {
+            let line = told(version).unwrap_err();
+            assert!(line.contains("the data folder has format") && !line.contains('\n'), "{line}");
+        }
     }
 
     #[test]

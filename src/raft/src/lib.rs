@@ -11,6 +11,7 @@
 //! an answer), `forwarder` and `batcher` (many commands, one frame and one entry), `machine` and
 //! `log_store` (what openraft writes and reads), and `peer` (what nodes say to each other).
 
+mod backup;
 mod batcher;
 mod codec;
 mod config;
@@ -33,6 +34,7 @@ mod members;
 mod membership;
 mod node;
 mod operate;
+mod origins;
 mod peer;
 mod reports;
 mod router;
@@ -48,6 +50,7 @@ mod type_config;
 mod upkeep;
 mod watchers;
 
+pub use backup::{BackupError, ShardBackup};
 pub use config::{Member, NodeConfig, Timing};
 pub use environment::Environment;
 pub use error::{ChangeError, Fault, StartError, SubmitError};
@@ -62,6 +65,7 @@ pub use oncekey_storage::{
     state::{EngineKind, StateTimes},
     wal::{WalStats, WalTimes},
 };
+pub use origins::EpochStatus;
 pub use peer::Protocols;
 pub use reports::{NodeReport, SeenNode, ShardReport, Totals};
 pub use router::{Committed, LocalRead, Read};

@@ -19,6 +19,7 @@ use oncekey_storage::{
 use oncekey_store::{
     codec::entry,
     command::Command,
+    query,
     state::{ReadFault, Record, StateRead, StateScan},
 };
 use oncekey_types::LogIndex;
@@ -34,6 +35,7 @@ use crate::{
     error::FaultSink,
     measures::ShardMeasures,
     membership::{self, Published, State},
+    origins::Origins,
     transfer::{self, ShardSnapshot},
     type_config::{Entry, LogId, Reply, SnapshotMeta, SnapshotOf, StoredMembership, TypeConfig},
     watchers::Watchers,
@@ -67,8 +69,9 @@ fn read_fault(error: EngineError) -> ReadFault {
 /// What the entries of a group mean.
 #[derive(Clone)]
 pub(crate) enum Rules {
-    /// Batches of commands of a shard; whom to wake when one was applied.
-    Shard(Watchers),
+    /// Batches of commands of a shard; whom to wake when one was applied, and where it is noted where
+    /// the shard's records come from.
+    Shard(Watchers, Arc<Origins>),
     /// Changes of the membership; where its state is published.
     Membership(Published),
 }
@@ -84,6 +87,8 @@ pub(crate) struct Machine {
     faults: FaultSink,
     measures: Arc<ShardMeasures>,
     rules: Rules,
+    /// Whether the origin of the state is noted, when it is a shard's.
+    is_noted: bool,
 }
 
 impl Machine {
@@ -97,22 +102,44 @@ impl Machine {
         rules: Rules,
     ) -> Result<Self, io::Error> {
         let header = read_header(&space).map_err(|error| faults.raise_io(&*error))?;
-        let machine =
-            Self { engine, space, header, flush: None, blocking, faults, measures, rules };
+        let is_noted = false;
+        let mut machine = Self {
+            engine,
+            space,
+            header,
+            flush: None,
+            blocking,
+            faults,
+            measures,
+            rules,
+            is_noted,
+        };
         machine.tell_all().map_err(|error| machine.faults.raise_io(&*error))?;
         Ok(machine)
     }
 
     /// Tells whoever follows the state that all of it may be new.
-    fn tell_all(&self) -> Result<(), BoxError> {
+    fn tell_all(&mut self) -> Result<(), BoxError> {
+        if self.header.applied.is_some() {
+            self.note_origin()?;
+        }
         match &self.rules {
-            Rules::Shard(watchers) => watchers.wake_all(),
+            Rules::Shard(watchers, _) => watchers.wake_all(),
             Rules::Membership(published) => {
                 let record = self.space.read().get(membership::KEY)?;
                 let state = record.map(|bytes| membership::decode_state(&bytes)).transpose()?;
                 published.send_replace(Arc::new(state.unwrap_or_default()));
             }
         }
+        Ok(())
+    }
+
+    /// Notes where the records of a shard come from.
+    fn note_origin(&mut self) -> Result<(), BoxError> {
+        if let Rules::Shard(_, origins) = &self.rules {
+            origins.note(self.space.id(), query::origin(&Records(&self.space.read()))?);
+        }
+        self.is_noted = true;
         Ok(())
     }
 
@@ -127,7 +154,7 @@ impl Machine {
         match &entry.payload {
             EntryPayload::Blank => {}
             EntryPayload::Normal(proposal) => match &self.rules {
-                Rules::Shard(_) => {
+                Rules::Shard(..) => {
                     let batch = entry::decode(&proposal.0)?;
                     let index = LogIndex(entry.log_id.index);
                     let records = self.space.read();
@@ -167,8 +194,11 @@ impl Machine {
         if mine {
             self.measures.passage.applied(ended);
         }
+        if !self.is_noted || commands.iter().any(|command| matches!(command, Command::Restore(_))) {
+            self.note_origin()?;
+        }
         match &self.rules {
-            Rules::Shard(watchers) => watchers.wake(commands.iter().map(Command::user)),
+            Rules::Shard(watchers, _) => watchers.wake(commands.iter().filter_map(Command::user)),
             Rules::Membership(published) => {
                 if let Some(state) = decided {
                     published.send_replace(Arc::new(state));

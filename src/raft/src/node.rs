@@ -11,12 +11,17 @@ use oncekey_storage::{
     state::{StateEngine, StateTimes},
     wal::{Wal, WalTimes},
 };
-use oncekey_store::{command::Command, query::Query};
+use oncekey_store::{
+    command::{Command, Restore},
+    outcome::Outcome,
+    query::Query,
+};
 use oncekey_types::{LogIndex, NodeId, ShardId, SlotMap, UserId};
 use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
+    backup::{self, BackupError, ShardBackup},
     config::{Member, NodeConfig},
     disk::OpenedDisk,
     elections::Elections,
@@ -32,6 +37,7 @@ use crate::{
         self, Told,
         steward::{Founding, Steward},
     },
+    origins::{EpochStatus, Origins},
     peer::{Inbound, PeerPool},
     reports::{self, NodeReport, Reporter, Reports, SeenNode},
     router::{Committed, LocalRead, Read, Router},
@@ -58,6 +64,7 @@ pub(crate) struct Inner {
     pub(crate) router: Arc<Router>,
     pub(crate) foundation: Arc<Foundation>,
     pub(crate) me: Member,
+    origins: Arc<Origins>,
     wal: Wal,
     engine: StateEngine,
     environment: Environment,
@@ -106,11 +113,13 @@ impl Node {
         let inbound = start::listen(&config, &disk, &faults, &services).await?;
 
         let measures = Arc::new(NodeMeasures::new());
+        let origins = Arc::new(Origins::default());
         let ground = Ground {
             config: &config,
             disk: &disk,
             pool: &pool,
             measures: &measures,
+            origins: &origins,
             faults: &faults,
         };
         let membership = ground.membership(&liveness).await?;
@@ -121,6 +130,7 @@ impl Node {
             membership: Arc::clone(&membership),
             liveness: Arc::clone(&liveness),
             pool: Arc::clone(&pool),
+            blocking: environment.blocking.clone(),
             faults: faults.clone(),
             started: Instant::now(),
             spans: environment.spans.clone(),
@@ -170,6 +180,7 @@ impl Node {
                 pool,
                 router,
                 foundation,
+                origins,
                 wal: disk.wal,
                 engine: disk.engine,
                 me: config.me,
@@ -242,6 +253,52 @@ impl Node {
     pub fn query_local(&self, query: &Query) -> Result<Option<LocalRead>, Fault> {
         let router = &self.inner.router;
         router.query_replica(router.shard_of(query.user()), query)
+    }
+
+    /// Name of the cluster.
+    #[must_use]
+    pub fn cluster(&self) -> String {
+        self.inner.identity.cluster()
+    }
+
+    /// The shards of the cluster.
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> {
+        self.inner.router.slots.shards()
+    }
+
+    /// In which epoch the cluster is, as this node knows it.
+    #[must_use]
+    pub fn epoch(&self) -> EpochStatus {
+        self.inner.origins.status()
+    }
+
+    /// Begins a backup of `shard` from this node's replica.
+    ///
+    /// # Errors
+    ///
+    /// See [`BackupError`].
+    pub async fn backup(
+        &self,
+        shard: ShardId,
+        deadline: Instant,
+    ) -> Result<ShardBackup, BackupError> {
+        backup::begin(&self.inner.router, shard, deadline).await
+    }
+
+    /// Takes a step of a restore in `shard`, wherever its leader is.
+    ///
+    /// # Errors
+    ///
+    /// See [`SubmitError`].
+    pub async fn restore(
+        &self,
+        shard: ShardId,
+        step: Restore,
+        deadline: Instant,
+    ) -> Result<Outcome, SubmitError> {
+        let router = &self.inner.router;
+        let shard = router.shards.get(&shard).ok_or(SubmitError::NoQuorum { shard })?;
+        Ok(router.submit_to(shard, Command::Restore(step), deadline).await?.outcome)
     }
 
     /// What the node stands on.

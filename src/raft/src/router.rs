@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     batcher::Rejected,
+    environment::Blocking,
     error::{Fault, FaultSink, SubmitError},
     group::Group,
     liveness::Liveness,
@@ -90,6 +91,7 @@ pub(crate) struct Router {
     pub(crate) membership: Arc<Membership>,
     pub(crate) liveness: Arc<Liveness>,
     pub(crate) pool: Arc<PeerPool>,
+    pub(crate) blocking: Blocking,
     pub(crate) faults: FaultSink,
     pub(crate) started: Instant,
     pub(crate) spans: Option<Arc<dyn SpanSink>>,
@@ -122,7 +124,15 @@ impl Router {
         command: Command,
         deadline: Instant,
     ) -> Result<Committed, SubmitError> {
-        let shard = self.shard_of(user);
+        self.submit_to(self.shard_of(user), command, deadline).await
+    }
+
+    pub(crate) async fn submit_to(
+        &self,
+        shard: &Shard,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<Committed, SubmitError> {
         let command = &command;
         let attempt = move |leader: u64, left: Duration| async move {
             let mut command = command.clone();
@@ -186,6 +196,25 @@ impl Router {
         };
         let ((answer, index), leader) = self.ask_leader(shard, deadline, attempt).await?;
         Ok(Read { answer, shard: shard.id(), index, leader })
+    }
+
+    /// Index of an entry behind every command that `shard` has answered before.
+    pub(crate) async fn read_index(
+        &self,
+        shard: &Shard,
+        deadline: Instant,
+    ) -> Result<LogIndex, SubmitError> {
+        let attempt = move |leader: u64, left: Duration| async move {
+            if leader == self.me {
+                return from_local(shard.read_index().await);
+            }
+            let request = Request::Shard(shard.id().0, ShardRequest::ReadIndex);
+            from_peer(self.pool.call(leader, request, left).await, |response| match response {
+                Response::ReadIndex { index } => Some(LogIndex(index)),
+                _ => None,
+            })
+        };
+        Ok(self.ask_leader(shard, deadline, attempt).await?.0)
     }
 
     /// Reads this node's own replica, or else that of another node; none when no replica is in reach.

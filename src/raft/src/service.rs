@@ -116,6 +116,10 @@ impl Services {
                 Ok(None) => Response::Failed { reason: format!("no replica of shard {id} here") },
                 Err(fault) => failed(&fault),
             },
+            (ShardRequest::ReadIndex, Some(shard)) => match shard.read_index().await {
+                Ok(index) => Response::ReadIndex { index: index.0 },
+                Err(rejected) => from_rejected(&rejected),
+            },
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
     error::{Fault, FaultSink, chain},
     forwarder::Forwarder,
     group::Group,
-    machine::Records,
+    machine::{Records, read_header},
     measures::ShardMeasures,
     watchers::Watchers,
 };
@@ -55,8 +55,22 @@ impl Shard {
         if planted::is(Bug::StaleRead) {
             return self.query_replica(query).map_err(|_| Rejected::Stopped);
         }
-        self.group.confirm_lead().await?;
+        self.read_index().await?;
         self.query_replica(query).map_err(|_| Rejected::Stopped)
+    }
+
+    /// Index of an entry that is applied here and behind every command that was answered before,
+    /// after a quorum has confirmed that this replica leads.
+    pub(crate) async fn read_index(&self) -> Result<LogIndex, Rejected> {
+        self.group.confirm_lead().await?;
+        // What Raft says of itself may be behind the state.
+        match read_header(&self.group.space) {
+            Ok(header) => Ok(LogIndex(header.applied_index())),
+            Err(error) => {
+                self.fault(&*error);
+                Err(Rejected::Stopped)
+            }
+        }
     }
 
     /// Reads from this replica as it is, with the index of the last entry that it has applied. Both
@@ -81,7 +95,7 @@ impl Shard {
         Ok((self.id(), LogIndex(header.applied_index()), digest))
     }
 
-    fn fault(&self, error: &dyn std::error::Error) -> Fault {
+    pub(crate) fn fault(&self, error: &dyn std::error::Error) -> Fault {
         let fault = Fault::new(format!("shard {}: {}", self.id(), chain(error)));
         self.faults.raise(&fault);
         fault

@@ -25,6 +25,7 @@ use crate::{
     machine::{Machine, Rules, read_header},
     measures::{NodeMeasures, ShardMeasures},
     membership::{self, Membership},
+    origins::Origins,
     peer::{Inbound, NetworkFactory, PeerPool},
     router::Router,
     service::Services,
@@ -40,6 +41,7 @@ pub(crate) struct Ground<'a> {
     pub(crate) disk: &'a OpenedDisk,
     pub(crate) pool: &'a Arc<PeerPool>,
     pub(crate) measures: &'a Arc<NodeMeasures>,
+    pub(crate) origins: &'a Arc<Origins>,
     pub(crate) faults: &'a FaultSink,
 }
 
@@ -53,7 +55,8 @@ impl Ground<'_> {
         let mut shards = BTreeMap::new();
         for id in slots.shards() {
             let watchers = Watchers::default();
-            let group = self.group(id, &raft_config, Rules::Shard(watchers.clone())).await?;
+            let rules = Rules::Shard(watchers.clone(), Arc::clone(self.origins));
+            let group = self.group(id, &raft_config, rules).await?;
             let environment = &self.config.environment;
             let measures = Arc::clone(&group.measures);
             let batcher = Batcher::start(Proposer {

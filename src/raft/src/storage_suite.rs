@@ -41,7 +41,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
             StateEngine::open(&dir.path().join("state"), self.engine, &EngineOptions::default())
                 .unwrap();
         let measures = Arc::new(ShardMeasures::new(Arc::new(NodeMeasures::new())));
-        let rules = Rules::Shard(Watchers::default());
+        let rules = Rules::Shard(Watchers::default(), Arc::default());
         let space = engine.shard(ShardId(0)).unwrap();
         let machine =
             Machine::open(engine, space, Blocking::Threads, faults, measures, rules).unwrap();

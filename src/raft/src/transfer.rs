@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use oncekey_storage::state::{Record, ShardSpace, ShardView, Staging};
-use oncekey_store::snapshot::{Reader, Writer};
+use oncekey_store::snapshot::{Content, Reader, Writer};
 use oncekey_types::ShardId;
 use parking_lot::Mutex;
 
@@ -211,7 +211,7 @@ impl Packer {
     fn of(group: ShardId) -> Self {
         match group {
             membership::GROUP => Self::Membership { is_done: false },
-            _ => Self::Shard(Writer::default()),
+            _ => Self::Shard(Writer::of(Content::Snapshot)),
         }
     }
 
@@ -237,7 +237,7 @@ impl Unpacker {
     fn of(group: ShardId) -> Self {
         match group {
             membership::GROUP => Self::Membership,
-            _ => Self::Shard(Reader::default()),
+            _ => Self::Shard(Reader::of(Content::Snapshot)),
         }
     }
 

@@ -42,6 +42,8 @@ pub(crate) struct App {
     pub(crate) tracing: Tracing,
     pub(crate) reporters: Reporters,
     pub(crate) streams: Streams,
+    /// Whether clients are served only once the cluster was filled from a backup.
+    awaits_restore: bool,
     /// Requests that may be served at once.
     pub(crate) requests: Semaphore,
     /// Uploads that may be verified at once: one for each core, so that the rest of the node
@@ -58,6 +60,7 @@ impl App {
         low_watermark: u32,
         signed_prekey_due: Duration,
         tracing: Tracing,
+        awaits_restore: bool,
     ) -> Self {
         let streams = Streams::new(http.events_max.min(http.connections_max / 2));
         let cores = node.environment().blocking.parallelism();
@@ -71,6 +74,7 @@ impl App {
             signed_prekey_due,
             reporters: Reporters::default(),
             streams,
+            awaits_restore,
             requests: Semaphore::new(http.concurrency_max),
             verifications: Semaphore::new(cores),
             draining: watch::Sender::new(false),
@@ -84,6 +88,18 @@ impl App {
 
     pub(crate) fn is_draining(&self) -> bool {
         *self.draining.borrow()
+    }
+
+    /// Why clients are not served, when they are not.
+    pub(crate) fn closed(&self) -> Option<&'static str> {
+        let status = self.node.epoch();
+        if status.is_being_restored {
+            Some("the cluster is being restored")
+        } else if self.awaits_restore && status.epoch.is_none_or(|epoch| epoch.is_first()) {
+            Some("the cluster waits to be restored")
+        } else {
+            None
+        }
     }
 
     /// Ends when the node drains.

@@ -55,6 +55,7 @@ pub(crate) fn register(
         },
         authentication_key: command::KeyBytes(body.authentication_key.0),
         authentication_signature: command::KeyBytes(body.authentication_signature.0),
+        epoch: body.epoch,
     })
 }
 

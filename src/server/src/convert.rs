@@ -82,6 +82,7 @@ pub(crate) fn status(
     device::Status {
         registration: status.registration,
         seq: status.seq,
+        epoch: status.epoch,
         pool: pool(status.pool, low_watermark),
         signed_prekey_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
         ids: status.ids,

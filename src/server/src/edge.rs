@@ -1,7 +1,7 @@
 //! Where requests come in: routes, and what holds for all of them.
 //!
-//! Guarantees: every reply, refusals included, is counted, says `Cache-Control: no-store`, and is a
-//! problem document when it is an error; no more requests than configured are served at once, the
+//! Guarantees: every reply, refusals included, is counted, says `Cache-Control: no-store` and the
+//! cluster's epoch, and is a problem document when it is an error; no more requests than configured are served at once, the
 //! rest are told to come back; none takes longer than its parts are allowed to take together.
 //! Logs and spans have no user, device, caller or key.
 //!
@@ -20,14 +20,16 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post, put},
 };
-use oncekey_api::{Code, Problem, path};
+use oncekey_api::{Code, Problem, header as names, path};
 use tracing::Instrument as _;
 
 #[cfg(feature = "failpoints")]
 use crate::handlers::failpoints;
 use crate::{
     app::App,
-    handlers::{admin, bundles, cluster, devices, events, reports, status_page, users},
+    handlers::{
+        admin, backup, bundles, cluster, devices, events, reports, restore, status_page, users,
+    },
     metrics::Endpoint,
     reply::Rejection,
 };
@@ -68,7 +70,12 @@ pub(crate) fn admin(app: Arc<App>) -> Router {
         .route(path::CLUSTER_JOIN, post(cluster::join))
         .route(path::CLUSTER_DRAIN, post(cluster::drain))
         .route(path::CLUSTER_TRANSFER, post(cluster::transfer))
-        .route(path::STATUS_PAGE, get(status_page::page));
+        .route(path::STATUS_PAGE, get(status_page::page))
+        .route(path::BACKUP, get(backup::plan))
+        .route(path::SHARD_BACKUP, get(backup::shard))
+        .route(path::RESTORE, post(restore::begin))
+        .route(path::RESTORE_RECORDS, post(restore::records))
+        .route(path::RESTORE_END, post(restore::end));
     #[cfg(feature = "failpoints")]
     let routes = routes
         .route(path::FAILPOINTS, get(failpoints::list))
@@ -94,6 +101,9 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
         let detail = "the node serves as many requests as it takes on";
         return Rejection(Problem::new(Code::Overloaded, detail)).into_response();
     };
+    if let Some(why) = app.closed() {
+        return Rejection(Problem::new(Code::NotReady, why)).into_response();
+    }
     let http = &app.http;
     // A write reads the device's identity key and commits.
     let limit = http.body_timeout + http.fetch_timeout.max(2 * http.write_timeout) + SLACK;
@@ -117,6 +127,9 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     };
     drop(in_flight);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(epoch) = app.node.epoch().epoch {
+        response.headers_mut().insert(names::EPOCH, HeaderValue::from(epoch.0));
+    }
     let code = response.extensions().get::<Code>().copied();
     let took = started.elapsed();
     app.metrics.replied(endpoint, code, took);

@@ -7,10 +7,10 @@
 //!
 //! Leaves out: what keys and signatures mean; see [`check`](crate::check).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::{Bytes, HttpBody as _},
+    body::{Body, Bytes, HttpBody as _},
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, Uri, header, request::Parts},
 };
@@ -230,20 +230,28 @@ async fn read_body(request: Request, app: &App) -> Result<(Parts, Bytes), Proble
         let detail = "the header content-type must say application/json";
         return Err(Problem::new(Code::UnsupportedMediaType, detail));
     }
-    let limit = app.http.body_max_bytes;
+    Ok((head, read_bytes(body, app.http.body_max_bytes, app.http.body_timeout).await?))
+}
+
+/// A body of at most `limit` bytes, when it comes in time.
+pub(crate) async fn read_bytes(
+    body: Body,
+    limit: usize,
+    timeout: Duration,
+) -> Result<Bytes, Problem> {
     let too_large = || Problem::new(Code::BodyTooLarge, format!("the limit is {limit} bytes"));
     if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
         // Announced, so there is no need to wait for it.
         return Err(too_large());
     }
     let body = Limited::new(body, limit).collect();
-    match tokio::time::timeout(app.http.body_timeout, body).await {
-        Ok(Ok(body)) => Ok((head, body.to_bytes())),
+    match tokio::time::timeout(timeout, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Problem::new(Code::MalformedJson, "the body broke off")),
         Err(_) => Err(Problem::new(
             Code::RequestTimeout,
-            format!("the body must arrive within {} ms", app.http.body_timeout.as_millis()),
+            format!("the body must arrive within {} ms", timeout.as_millis()),
         )),
     }
 }

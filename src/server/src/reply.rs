@@ -158,6 +158,11 @@ fn refused(refusal: Refusal) -> Problem {
                 Members { device: Some(device), one_time_prekey_status: Some(status), ..none };
             (Code::OneTimePreKeyRequired, members)
         }
+        Refusal::OtherEpoch { given: _, current } => {
+            (Code::EpochChanged, Members { epoch: Some(current), ..none })
+        }
+        Refusal::BeingRestored => (Code::NotReady, none),
+        Refusal::NotNew | Refusal::NoRestore => (Code::ClusterNotNew, none),
     };
     Problem::with(code, detail, members)
 }

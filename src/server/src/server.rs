@@ -100,12 +100,21 @@ impl Server {
     ) -> Result<Self, StartError> {
         let tracing = tracing(&mut config)?;
         let Config { node, public, admin, http, low_watermark, signed_prekey_due, .. } = config;
+        let awaits_restore = config.awaits_restore;
         // An address in use is found before the node touches its disk.
         let network = &*node.environment.network;
         let public = bind(network, public).await?;
         let admin = bind(network, admin).await?;
         let node = Node::start(node).await?;
-        let app = App::new(node, authenticator, http, low_watermark, signed_prekey_due, tracing);
+        let app = App::new(
+            node,
+            authenticator,
+            http,
+            low_watermark,
+            signed_prekey_due,
+            tracing,
+            awaits_restore,
+        );
         let app = Arc::new(app);
         let limits = |connections_max| Limits {
             connections_max,

@@ -96,7 +96,7 @@ fn snapshots(criterion: &mut Criterion, state: &MemoryState) {
 }
 
 fn write(state: &MemoryState) -> Vec<Vec<u8>> {
-    let mut writer = snapshot::Writer::default();
+    let mut writer = snapshot::Writer::of(snapshot::Content::Snapshot);
     let mut chunks = Vec::new();
     while let Some(chunk) = writer.next_chunk(state).unwrap() {
         chunks.push(chunk);
@@ -105,7 +105,7 @@ fn write(state: &MemoryState) -> Vec<Vec<u8>> {
 }
 
 fn read(chunks: &[Vec<u8>]) -> MemoryState {
-    let mut reader = snapshot::Reader::default();
+    let mut reader = snapshot::Reader::of(snapshot::Content::Snapshot);
     let records = chunks.iter().flat_map(|chunk| reader.push(chunk).unwrap()).collect();
     reader.finish().unwrap();
     records

@@ -5,8 +5,8 @@
 //! checked before a command is proposed; keys are opaque bytes here.
 
 use oncekey_types::{
-    CallerId, DeviceId, OneTimePreKeyId, RegistrationId, RequestId, Seq, SignedPreKeyId,
-    TimestampMs, UnixSeconds, UserId,
+    BackupId, CallerId, DeviceId, Epoch, OneTimePreKeyId, RegistrationId, RequestId, Seq,
+    SignedPreKeyId, TimestampMs, UnixSeconds, UserId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -60,19 +60,36 @@ pub enum Command {
     PutDeviceList(PutDeviceList),
     /// Hand out bundles, with one one-time prekey for each device.
     Dispense(Dispense),
+    /// A step of filling a new shard from a backup.
+    Restore(Restore),
 }
 
 impl Command {
-    /// The user whose records it is about.
+    /// The user whose records it is about, when it is about one.
     #[must_use]
-    pub fn user(&self) -> &UserId {
+    pub fn user(&self) -> Option<&UserId> {
         match self {
-            Self::Register(command) => &command.user,
-            Self::ReplaceSignedPreKey(command) => &command.user,
-            Self::AddOneTimePreKeys(command) => &command.user,
-            Self::RemoveDevice(command) => &command.user,
-            Self::PutDeviceList(command) => &command.user,
-            Self::Dispense(command) => &command.user,
+            Self::Register(command) => Some(&command.user),
+            Self::ReplaceSignedPreKey(command) => Some(&command.user),
+            Self::AddOneTimePreKeys(command) => Some(&command.user),
+            Self::RemoveDevice(command) => Some(&command.user),
+            Self::PutDeviceList(command) => Some(&command.user),
+            Self::Dispense(command) => Some(&command.user),
+            Self::Restore(_) => None,
+        }
+    }
+
+    /// The epoch that its keys were made for, when it brings keys.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Self::Register(command) => Some(command.epoch),
+            Self::ReplaceSignedPreKey(command) => Some(command.epoch),
+            Self::AddOneTimePreKeys(command) => Some(command.epoch),
+            Self::RemoveDevice(_)
+            | Self::PutDeviceList(_)
+            | Self::Dispense(_)
+            | Self::Restore(_) => None,
         }
     }
 }
@@ -172,6 +189,8 @@ pub struct Register {
     pub one_time_prekeys: Vec<OneTimePreKey>,
     /// The next device list, when the user has an account key.
     pub device_list: Option<DeviceList>,
+    /// The cluster's epoch, as the device knows it; refused in another one.
+    pub epoch: Epoch,
 }
 
 /// See [`Command::ReplaceSignedPreKey`].
@@ -187,6 +206,8 @@ pub struct ReplaceSignedPreKey {
     pub registration: RegistrationId,
     /// The new key; its id is higher than the current one's.
     pub signed_prekey: SignedPreKey,
+    /// The cluster's epoch, as the device knows it; refused in another one.
+    pub epoch: Epoch,
 }
 
 /// See [`Command::AddOneTimePreKeys`].
@@ -203,6 +224,8 @@ pub struct AddOneTimePreKeys {
     /// The keys, ids growing and above the highest id ever accepted, 1 to
     /// [`UPLOAD_MAX`](oncekey_types::limits::UPLOAD_MAX).
     pub one_time_prekeys: Vec<OneTimePreKey>,
+    /// The cluster's epoch, as the device knows it; refused in another one.
+    pub epoch: Epoch,
 }
 
 /// See [`Command::RemoveDevice`].
@@ -239,6 +262,40 @@ pub struct Dispense {
     pub request: RequestId,
     /// Refuse the whole request, popping nothing, when any device would get no one-time prekey.
     pub require_one_time_prekey: bool,
+}
+
+/// See [`Command::Restore`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Restore {
+    /// The backup.
+    pub backup: BackupId,
+    /// The epoch that the new cluster gets.
+    pub epoch: Epoch,
+    /// Which step.
+    pub step: RestoreStep,
+}
+
+/// A step of a restore. Each may come twice. Ordinals are stable, never reuse.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum RestoreStep {
+    /// The shard, in which nothing was ever done, is to be filled.
+    Begin,
+    /// Records of users of the shard, as the backup has them; at most
+    /// [`RESTORE_PUT_MAX_BYTES`](oncekey_types::limits::RESTORE_PUT_MAX_BYTES) in all.
+    Put(Vec<RestoredRecord>),
+    /// That was all of them.
+    End,
+}
+
+/// A record of a backup.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RestoredRecord {
+    /// Its key.
+    #[serde(with = "crate::octets")]
+    pub key: Vec<u8>,
+    /// Its value.
+    #[serde(with = "crate::octets")]
+    pub value: Vec<u8>,
 }
 
 impl Default for Policy {

@@ -3,8 +3,8 @@
 use core::ops::RangeInclusive;
 
 use oncekey_types::{
-    CallerId, DeviceId, LogIndex, OneTimePreKeyId, RegistrationId, RequestId, Seq, SignedPreKeyId,
-    TimestampMs, UnixSeconds, UserId,
+    BackupId, CallerId, DeviceId, Epoch, LogIndex, OneTimePreKeyId, RegistrationId, RequestId, Seq,
+    SignedPreKeyId, TimestampMs, UnixSeconds, UserId,
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -12,7 +12,7 @@ use crate::{
     command::{
         AddOneTimePreKeys, Batch, BucketPolicy, Command, DeviceList, Dispense, IdentityKey,
         KeyBytes, OneTimePreKey, Policy, PutDeviceList, Register, RemoveDevice,
-        ReplaceSignedPreKey, SignedPreKey, WriteTag,
+        ReplaceSignedPreKey, Restore, RestoreStep, RestoredRecord, SignedPreKey, WriteTag,
     },
     outcome::{Bundle, Dispensed, Issue, PoolState},
 };
@@ -106,9 +106,10 @@ pub(crate) fn register() -> impl Strategy<Value = Register> {
         (key_bytes(), key_bytes()),
         any_signed_prekey(),
         one_time_prekeys(0..=5),
-        option::of(device_list()),
+        (option::of(device_list()), epoch()),
     )
-        .prop_map(|(user, device, tag, identity_key, (ak, ak_signature), spk, keys, list)| {
+        .prop_map(|(user, device, tag, identity_key, (ak, ak_signature), spk, keys, last)| {
+            let (device_list, epoch) = last;
             Register {
                 user,
                 device: DeviceId(device),
@@ -118,9 +119,29 @@ pub(crate) fn register() -> impl Strategy<Value = Register> {
                 authentication_signature: ak_signature,
                 signed_prekey: spk,
                 one_time_prekeys: keys,
-                device_list: list,
+                device_list,
+                epoch,
             }
         })
+}
+
+fn epoch() -> impl Strategy<Value = Epoch> {
+    prop_oneof![Just(Epoch::FIRST), any::<u64>().prop_map(Epoch)]
+}
+
+fn restore() -> impl Strategy<Value = Restore> {
+    let record = (vec(any::<u8>(), 0..20), vec(any::<u8>(), 0..20))
+        .prop_map(|(key, value)| RestoredRecord { key, value });
+    let step = prop_oneof![
+        Just(RestoreStep::Begin),
+        vec(record, 0..4).prop_map(RestoreStep::Put),
+        Just(RestoreStep::End),
+    ];
+    (any::<[u8; 16]>(), epoch(), step).prop_map(|(backup, epoch, step)| Restore {
+        backup: BackupId(backup),
+        epoch,
+        step,
+    })
 }
 
 pub(crate) fn dispense() -> impl Strategy<Value = Dispense> {
@@ -173,8 +194,9 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         register().prop_map(Command::Register),
         dispense().prop_map(Command::Dispense),
-        (write(), any_signed_prekey()).prop_map(
-            |((user, device, registration, tag), signed_prekey)| {
+        restore().prop_map(Command::Restore),
+        (write(), any_signed_prekey(), epoch()).prop_map(
+            |((user, device, registration, tag), signed_prekey, epoch)| {
                 let device = DeviceId(device);
                 Command::ReplaceSignedPreKey(ReplaceSignedPreKey {
                     user,
@@ -182,18 +204,23 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
                     tag,
                     registration,
                     signed_prekey,
+                    epoch,
                 })
             }
         ),
-        (write(), one_time_prekeys(0..=5)).prop_map(|((user, device, registration, tag), keys)| {
-            Command::AddOneTimePreKeys(AddOneTimePreKeys {
-                user,
-                device: DeviceId(device),
-                tag,
-                registration,
-                one_time_prekeys: keys,
-            })
-        }),
+        (write(), one_time_prekeys(0..=5), epoch()).prop_map(
+            |((user, device, registration, tag), one_time_prekeys, epoch)| {
+                let device = DeviceId(device);
+                Command::AddOneTimePreKeys(AddOneTimePreKeys {
+                    user,
+                    device,
+                    tag,
+                    registration,
+                    one_time_prekeys,
+                    epoch,
+                })
+            }
+        ),
         (user(), any::<u32>(), any::<Option<u64>>()).prop_map(|(user, device, seq)| {
             Command::RemoveDevice(RemoveDevice {
                 user,

@@ -4,7 +4,8 @@
 //! which are errors of [`apply`](crate::apply) and stop the node.
 
 use oncekey_types::{
-    DeviceId, LogIndex, OneTimePreKeyId, RegistrationId, Seq, SignedPreKeyId, TimestampMs, UserId,
+    DeviceId, Epoch, LogIndex, OneTimePreKeyId, RegistrationId, Seq, SignedPreKeyId, TimestampMs,
+    UserId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,17 @@ pub enum Outcome {
     Dispensed(Dispensed),
     /// Nothing changed.
     Refused(Refusal),
+    /// A step of a restore is done.
+    Restored(Restored),
+}
+
+/// Answer to a step of a restore.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Restored {
+    /// The epoch that the shard has: that of the first step, whichever a later one names.
+    pub epoch: Epoch,
+    /// Whether the shard has all its records and is open.
+    pub is_done: bool,
 }
 
 /// Answer to a registration.
@@ -180,6 +192,24 @@ pub enum Refusal {
         /// Whether a limit is the reason; otherwise the pool is empty.
         withheld: bool,
     },
+    /// The keys were made for another epoch: by a device that does not know yet that the cluster
+    /// was restored, or long ago.
+    #[error("the write is of epoch {given}, the cluster is in epoch {current}")]
+    OtherEpoch {
+        /// The one named.
+        given: Epoch,
+        /// The cluster's.
+        current: Epoch,
+    },
+    /// The shard is being filled from a backup.
+    #[error("the cluster is being restored")]
+    BeingRestored,
+    /// Something was done here before, or another backup was restored.
+    #[error("the cluster is not new: only one in which nothing was ever done can be restored")]
+    NotNew,
+    /// The step of a restore comes before its beginning.
+    #[error("no restore has begun")]
+    NoRestore,
 }
 
 /// What was malformed.
@@ -193,6 +223,8 @@ pub enum Malformed {
     DeviceList,
     /// The devices named are none, too many or not growing.
     Devices,
+    /// A record of a backup that is damaged, or that no backup has.
+    Records,
 }
 
 impl core::fmt::Display for Malformed {
@@ -202,6 +234,7 @@ impl core::fmt::Display for Malformed {
             Self::Key => "a key or signature",
             Self::DeviceList => "the device list",
             Self::Devices => "the list of devices",
+            Self::Records => "a record of the backup",
         })
     }
 }
@@ -213,6 +246,8 @@ pub struct DeviceStatus {
     pub registration: RegistrationId,
     /// Sequence number of its last write.
     pub seq: Seq,
+    /// The cluster's epoch.
+    pub epoch: Epoch,
     /// Its pool.
     pub pool: PoolState,
     /// When the current signed prekey was accepted, in log time.

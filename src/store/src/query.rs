@@ -12,12 +12,14 @@ use crate::{
     command::{OneTimePreKey, SignedPreKey},
     digest,
     machine::pool_state,
+    origin::Origin,
     outcome::{DeviceStatus, DeviceSummary, DeviceView, PeekedBundles, UserView},
     record::{
         CorruptRecord, Key, Kind, Value,
         account::{Account, AccountKey, DeviceListKey, Enrolled},
         corrupt,
         device::{Device, DeviceKey},
+        meta::MetaKey,
         pool::{Cursor, LOT_START, Lot, LotKey},
     },
     state::StateRead,
@@ -94,6 +96,15 @@ pub fn answer(state: &impl StateRead, query: &Query) -> Result<Answer, ApplyFaul
     })
 }
 
+/// Where the shard's records come from.
+///
+/// # Errors
+///
+/// [`ApplyFault`] when this node cannot tell; it must stop.
+pub fn origin(state: &impl StateRead) -> Result<Origin, ApplyFault> {
+    Ok(read(state, &MetaKey)?.map_or(Origin::New, |meta| meta.origin))
+}
+
 /// SHA-256 over a signed prekey and the pool, for a device to compare with its own keys.
 ///
 /// `SHA-256(lp("Oncekey v1 pool") ‖ u32 id ‖ lp(key) ‖ u32 n ‖ n × (u32 id ‖ lp(key)))`: first the
@@ -116,6 +127,7 @@ fn status(
     Ok(Some(DeviceStatus {
         registration: record.bundle.registration,
         seq: record.last_tag.seq,
+        epoch: origin(state)?.epoch(),
         pool: pool_state(&record, &cursor),
         signed_prekey_accepted: record.signed_prekey_accepted,
         ids: ranges(&pool),

@@ -1,15 +1,16 @@
-//! A whole state as a stream of chunks, version 1.
+//! A state, or what a backup keeps of it, as a stream of chunks, version 1.
 //!
 //! ```text
 //! stream  = header, records …, trailer           each a chunk
-//! header  = 0x01 ‖ "oncekey snapshot" ‖ u8 version
+//! header  = 0x01 ‖ "oncekey snapshot" or "oncekey backup" ‖ u8 version
 //! records = 0x02 ‖ (u16 key length ‖ key ‖ u32 value length ‖ value) …
 //! trailer = 0x03 ‖ u64 number of records ‖ SHA-256 over all chunks before
 //! ```
 //!
 //! Numbers are big-endian. Guarantees: [`Reader`] accepts what [`Writer`] made and nothing else: no
 //! chunk may be lost, doubled, moved or changed; keys grow and are of known kinds; values decode.
-//! The retries and the rate limits are records like all others, so they are in the snapshot.
+//! The retries and the rate limits are records like all others, so they are in the snapshot. A backup
+//! leaves out what must not be used in another cluster: one-time prekeys and answers for retries.
 //!
 //! Leaves out: consistency between records, which the writer's state had; where the chunks are
 //! staged until [`Reader::finish`] has said that they are all there.
@@ -23,7 +24,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     ApplyFault,
     codec::EncodeError,
-    record::{CorruptRecord, KEY_SPACE, Kind},
+    record::{CorruptRecord, KEY_SPACE, Kind, kept::KEPT_SPACE},
     state::{ReadFault, Record, StateScan},
 };
 
@@ -33,7 +34,32 @@ pub const VERSION: u8 = 1;
 /// Longest chunk in bytes: one that is just not full, and one more record with its key.
 pub const CHUNK_MAX_BYTES: usize = SNAPSHOT_CHUNK_BYTES + ENTRY_MAX_BYTES + 1024;
 
-const MAGIC: &[u8] = b"oncekey snapshot";
+/// What a stream carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// A whole state.
+    Snapshot,
+    /// What a backup keeps of it.
+    Backup,
+}
+
+impl Content {
+    fn header(self) -> Vec<u8> {
+        let magic: &[u8] = match self {
+            Self::Snapshot => b"oncekey snapshot",
+            Self::Backup => b"oncekey backup",
+        };
+        [&[HEADER], magic, &[VERSION]].concat()
+    }
+
+    fn space(self) -> (&'static [u8], &'static [u8]) {
+        match self {
+            Self::Snapshot => KEY_SPACE,
+            Self::Backup => KEPT_SPACE,
+        }
+    }
+}
+
 const HEADER: u8 = 0x01;
 const RECORDS: u8 = 0x02;
 const TRAILER: u8 = 0x03;
@@ -42,8 +68,9 @@ const TRAILER: u8 = 0x03;
 const READ_RECORDS: usize = 64;
 
 /// Makes the chunks of a snapshot, one at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Writer {
+    content: Content,
     step: WriterStep,
     /// Where to read on: behind the last key.
     from: Vec<u8>,
@@ -52,9 +79,8 @@ pub struct Writer {
     chunks: Sha256,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum WriterStep {
-    #[default]
     Header,
     Records,
     Trailer,
@@ -62,6 +88,19 @@ enum WriterStep {
 }
 
 impl Writer {
+    /// One that has not begun.
+    #[must_use]
+    pub fn of(content: Content) -> Self {
+        Self {
+            content,
+            step: WriterStep::Header,
+            from: content.space().0.to_vec(),
+            pending: VecDeque::new(),
+            records: 0,
+            chunks: Sha256::new(),
+        }
+    }
+
     /// The next chunk; `None` after the last one.
     ///
     /// `state` must be the same view, which does not change, at every call.
@@ -75,9 +114,8 @@ impl Writer {
         }
         let chunk = match self.step {
             WriterStep::Header => {
-                self.from = KEY_SPACE.0.to_vec();
                 self.step = WriterStep::Records;
-                [&[HEADER], MAGIC, &[VERSION]].concat()
+                self.content.header()
             }
             WriterStep::Records => self.records_chunk(state)?,
             WriterStep::Trailer => {
@@ -104,7 +142,8 @@ impl Writer {
     /// Whether there is a record to come.
     fn fill(&mut self, state: &impl StateScan) -> Result<bool, ReadFault> {
         if self.pending.is_empty() {
-            self.pending = state.range(&self.from, KEY_SPACE.1, READ_RECORDS)?.into();
+            let end = self.content.space().1;
+            self.pending = state.range(&self.from, end, READ_RECORDS)?.into();
             if let Some((last, _)) = self.pending.back() {
                 // The smallest key above `last`.
                 self.from = [last.as_slice(), &[0]].concat();
@@ -151,17 +190,17 @@ pub enum ReadError {
 }
 
 /// Checks the chunks of a snapshot and gives its records.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reader {
+    content: Content,
     step: ReaderStep,
     last_key: Vec<u8>,
     records: u64,
     chunks: Sha256,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ReaderStep {
-    #[default]
     Header,
     Records,
     End,
@@ -169,6 +208,18 @@ enum ReaderStep {
 }
 
 impl Reader {
+    /// One that expects a stream of `content`.
+    #[must_use]
+    pub fn of(content: Content) -> Self {
+        Self {
+            content,
+            step: ReaderStep::Header,
+            last_key: Vec::new(),
+            records: 0,
+            chunks: Sha256::new(),
+        }
+    }
+
     /// The records of the next chunk, in the order of their keys. They are not to be used before
     /// [`finish`](Self::finish).
     ///
@@ -201,7 +252,7 @@ impl Reader {
         }
         let records = match (self.step, chunk.split_first()) {
             (ReaderStep::Header, _) => {
-                if chunk != [&[HEADER], MAGIC, &[VERSION]].concat() {
+                if chunk != self.content.header() {
                     return Err(ReadError::Header);
                 }
                 self.step = ReaderStep::Records;
@@ -232,13 +283,34 @@ impl Reader {
             if key <= self.last_key.as_slice() {
                 return Err(ReadError::Order);
             }
-            let kind = Kind::of(key).ok_or(ReadError::UnknownKind)?;
+            let kind = Kind::of(key).filter(|_| key < self.content.space().1);
+            let kind = kind.ok_or(ReadError::UnknownKind)?;
             kind.check(key, value)?;
             self.last_key = key.to_vec();
             self.records += 1;
             records.push((key.to_vec(), value.to_vec()));
         }
         Ok(records)
+    }
+}
+
+/// The records of one chunk, apart from the stream that it is of. None in a header and a trailer.
+///
+/// # Errors
+///
+/// [`ReadError`] when it is no chunk of a stream.
+pub fn records_of(chunk: &[u8]) -> Result<Vec<Record>, ReadError> {
+    match chunk.split_first() {
+        Some((&RECORDS, mut body)) => {
+            let mut records = Vec::new();
+            while !body.is_empty() {
+                let (key, value) = split_record(&mut body).ok_or(ReadError::Chunk)?;
+                records.push((key.to_vec(), value.to_vec()));
+            }
+            Ok(records)
+        }
+        Some((&(HEADER | TRAILER), _)) => Ok(Vec::new()),
+        Some(_) | None => Err(ReadError::Chunk),
     }
 }
 
@@ -251,7 +323,7 @@ impl Reader {
 /// [`ApplyFault`] when this node cannot tell.
 pub fn state_digest(state: &impl StateScan) -> Result<[u8; 32], ApplyFault> {
     let mut hash = Sha256::new();
-    let mut records = Writer { from: KEY_SPACE.0.to_vec(), ..Writer::default() };
+    let mut records = Writer::of(Content::Snapshot);
     while records.fill(state)? {
         let mut bytes = Vec::new();
         for (key, value) in records.pending.drain(..) {
@@ -301,7 +373,7 @@ mod tests {
         generate,
         record::{
             Key,
-            account::AccountKey,
+            account::{Account, AccountKey},
             pool::{Lot, LotKey},
             tests::to_bytes,
         },
@@ -320,7 +392,7 @@ mod tests {
     }
 
     fn chunks(state: &MemoryState) -> Vec<Vec<u8>> {
-        let mut writer = Writer::default();
+        let mut writer = Writer::of(Content::Snapshot);
         let mut chunks = Vec::new();
         while let Some(chunk) = writer.next_chunk(state).unwrap() {
             assert!(chunk.len() <= CHUNK_MAX_BYTES);
@@ -330,7 +402,7 @@ mod tests {
     }
 
     fn read(chunks: &[Vec<u8>]) -> Result<MemoryState, ReadError> {
-        let mut reader = Reader::default();
+        let mut reader = Reader::of(Content::Snapshot);
         let mut records = Vec::new();
         for chunk in chunks {
             records.extend(reader.push(chunk)?);
@@ -375,8 +447,8 @@ mod tests {
     fn a_record_of_an_unknown_kind_or_with_a_broken_value_is_refused() {
         let key = AccountKey(&oncekey_types::UserId::new("bob").unwrap()).to_bytes();
         let refused = |key: &[u8], value: &[u8]| {
-            let mut reader = Reader::default();
-            reader.push(&[&[HEADER], MAGIC, &[VERSION]].concat()).unwrap();
+            let mut reader = Reader::of(Content::Snapshot);
+            reader.push(&Content::Snapshot.header()).unwrap();
             let mut chunk = vec![RECORDS];
             append(&mut chunk, key, value).unwrap();
             let error = reader.push(&chunk).unwrap_err();
@@ -398,13 +470,37 @@ mod tests {
             }
             chunk
         };
-        let header = [&[HEADER], MAGIC, &[VERSION]].concat();
+        let header = Content::Snapshot.header();
         for chunks in [vec![chunk(&[1, 0])], vec![chunk(&[0, 0])], vec![chunk(&[1]), chunk(&[0])]] {
-            let mut reader = Reader::default();
+            let mut reader = Reader::of(Content::Snapshot);
             reader.push(&header).unwrap();
             let results: Vec<_> = chunks.iter().map(|chunk| reader.push(chunk)).collect();
             assert!(matches!(results.last(), Some(Err(ReadError::Order))), "{results:?}");
         }
+    }
+
+    #[test]
+    fn a_backup_has_no_one_time_prekeys_and_is_not_taken_for_a_snapshot() {
+        let bob = oncekey_types::UserId::new("bob").unwrap();
+        let account = (AccountKey(&bob).to_bytes(), to_bytes(&Account::default()));
+        let lots = lots(3);
+        let all = lots.records().map(|(key, value)| (key.to_vec(), value.to_vec()));
+        let state: MemoryState = all.chain([account.clone()]).collect();
+        let mut writer = Writer::of(Content::Backup);
+        let mut backup = Vec::new();
+        while let Some(chunk) = writer.next_chunk(&state).unwrap() {
+            backup.push(chunk);
+        }
+        let mut reader = Reader::of(Content::Backup);
+        let records: Vec<_> = backup.iter().flat_map(|chunk| reader.push(chunk).unwrap()).collect();
+        assert_eq!(reader.finish().unwrap(), 1);
+        assert_eq!(records, [account]);
+        assert!(matches!(read(&backup), Err(ReadError::Header)));
+
+        let mut reader = Reader::of(Content::Backup);
+        reader.push(&Content::Backup.header()).unwrap();
+        let refused = reader.push(&chunks(&lots)[1]);
+        assert!(matches!(refused, Err(ReadError::UnknownKind)), "{refused:?}");
     }
 
     proptest! {
@@ -422,8 +518,8 @@ mod tests {
                 (1u8..4, proptest::collection::vec(any::<u8>(), 0..60)), 0..4,
             ),
         ) {
-            let mut reader = Reader::default();
-            reader.push(&[&[HEADER], MAGIC, &[VERSION]].concat()).unwrap();
+            let mut reader = Reader::of(Content::Snapshot);
+            reader.push(&Content::Snapshot.header()).unwrap();
             for (tag, body) in chunks {
                 let _ = reader.push(&[&[tag], body.as_slice()].concat());
             }

@@ -57,6 +57,28 @@ numeric_id! {
     LogIndex(u64)
 }
 numeric_id! {
+    /// The history that a cluster's keys belong to. [`FIRST`](Epoch::FIRST) in a cluster that was
+    /// made new; a cluster that is made from a backup gets a higher one than every cluster before.
+    Epoch(u64)
+}
+numeric_id! {
     /// Sequence number of a device's writes; grows with every new write, repeats on a re-send.
     Seq(u64)
+}
+
+impl Epoch {
+    /// That of a cluster that was never restored.
+    pub const FIRST: Self = Self(0);
+
+    /// Whether this is [`FIRST`](Self::FIRST).
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        *self == Self::FIRST
+    }
+}
+
+impl Default for Epoch {
+    fn default() -> Self {
+        Self::FIRST
+    }
 }

@@ -10,6 +10,7 @@
 
 extern crate alloc;
 
+mod backup;
 mod ids;
 pub mod limits;
 #[cfg(feature = "openapi")]
@@ -18,8 +19,10 @@ mod placement;
 mod text;
 mod time;
 
+pub use backup::{BackupId, NoBackupId};
 pub use ids::{
-    DeviceId, LogIndex, NodeId, OneTimePreKeyId, RegistrationId, Seq, ShardId, SignedPreKeyId,
+    DeviceId, Epoch, LogIndex, NodeId, OneTimePreKeyId, RegistrationId, Seq, ShardId,
+    SignedPreKeyId,
 };
 pub use placement::{Slot, SlotMap, SlotMapError};
 pub use text::{CallerId, RequestId, TextError, UserId};

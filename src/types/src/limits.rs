@@ -68,6 +68,12 @@ pub const RETRIES_PER_SHARD_MAX: u64 = 1 << 20;
 /// Callers whose buckets one user keeps; beyond, the one that is full soonest is dropped.
 pub const CALLERS_PER_USER_MAX: usize = 64;
 
+/// Registration numbers of an account that a restore leaves out: more than the account can have used
+/// up since the backup.
+pub const RESTORE_REGISTRATIONS_SKIPPED: u32 = 1 << 16;
+/// Records in one command of a restore, in bytes.
+pub const RESTORE_PUT_MAX_BYTES: usize = 512 * 1024;
+
 /// Request line and headers of an HTTP request in bytes.
 pub const HEAD_MAX_BYTES: usize = 16 * 1024;
 /// Body of an HTTP request in bytes.

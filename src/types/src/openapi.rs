@@ -8,8 +8,8 @@ use utoipa::{
 };
 
 use crate::{
-    DeviceId, LogIndex, NodeId, OneTimePreKeyId, RegistrationId, RequestId, Seq, ShardId,
-    SignedPreKeyId, TimestampMs, UnixSeconds, UserId, limits,
+    BackupId, DeviceId, Epoch, LogIndex, NodeId, OneTimePreKeyId, RegistrationId, RequestId, Seq,
+    ShardId, SignedPreKeyId, TimestampMs, UnixSeconds, UserId, limits,
 };
 
 macro_rules! numbers {
@@ -37,6 +37,7 @@ numbers! {
     SignedPreKeyId(u32) = "A signed prekey of a device; grows with every rotation.";
     OneTimePreKeyId(u32) = "A one-time prekey of a device; only ever grows.";
     LogIndex(u64) = "A position in the log of a shard.";
+    Epoch(u64) = "The history that the keys of a cluster belong to; higher in a cluster that was restored.";
     Seq(u64) = "Number of a write; grows with every new one.";
     TimestampMs(u64) = "Unix milliseconds.";
     UnixSeconds(u64) = "Unix seconds.";
@@ -65,3 +66,15 @@ names! {
     RequestId, limits::REQUEST_ID_MAX_BYTES, Some("^[!-~]+$"),
         "The name of a fetch: 1 to {} visible ASCII characters.";
 }
+
+impl PartialSchema for BackupId {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some("^[0-9a-f]{32}$"))
+            .description(Some("The name of a backup: 32 hexadecimal digits."))
+            .into()
+    }
+}
+
+impl ToSchema for BackupId {}

@@ -21,7 +21,7 @@ use oncekey_client::{
     keystore::DeviceState,
     machine::{Device, Signing},
 };
-use oncekey_types::{OneTimePreKeyId, Seq, SignedPreKeyId, TimestampMs, UserId};
+use oncekey_types::{Epoch, OneTimePreKeyId, Seq, SignedPreKeyId, TimestampMs, UserId};
 use serde::Serialize;
 use tokio::{
     task::JoinSet,
@@ -216,6 +216,7 @@ fn registration(user: UserId) -> Result<Vec<u8>> {
     let mut rng = rand::rng();
     let nothing = DeviceState {
         registration: None,
+        epoch: Epoch::FIRST,
         seq: Seq(0),
         current: None,
         highest_signed_prekey: SignedPreKeyId(0),

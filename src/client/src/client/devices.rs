@@ -4,14 +4,16 @@
 //! same account key signed, at a higher position. What it changes is stored as an event in the
 //! same transaction; what contradicts it is an event too and changes nothing. The own list is
 //! continued from the pinned one, never from an older one that a server shows, and a device with
-//! the account key takes no list of another key for its user's.
+//! the account key takes no list of another key for its user's. A cluster that was restored from a
+//! backup may show an older list than was pinned before: the pinned one stays, that is no
+//! contradiction, and the user's devices give the cluster their newest one back.
 //!
 //! Leaves out: the way of a new device's [`PairingCode`] to one that has the account key. That is
 //! the application's, and must not lead through the server.
 
 use bytes::Bytes;
 use oncekey_api::{Code, path, user::DeviceListPut};
-use oncekey_types::{DeviceId, Seq, Slot, UserId, limits};
+use oncekey_types::{DeviceId, Epoch, Seq, Slot, UserId, limits};
 use oncekey_x3dh::{
     device_list::{ListedDevice, SuccessionError},
     introduction::Introduction,
@@ -23,9 +25,18 @@ use crate::{
     keystore::{self, KeyStore},
     machine::{DeviceListRefused, ListChange, PinnedDeviceList},
     pairing::PairingCode,
-    transport::{Call, CallError, Method, Transport},
+    transport::{Answer, Call, CallError, Method, Transport},
     trust::{Change, DevicesChanged},
 };
+
+/// How new a reply is.
+#[derive(Clone, Copy)]
+pub(super) struct Shown {
+    /// Whether a quorum stands behind it.
+    pub(super) is_current: bool,
+    /// The cluster's epoch, when it was told.
+    pub(super) epoch: Option<Epoch>,
+}
 
 /// Why a user's device list could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -110,8 +121,9 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         user: &UserId,
     ) -> Result<Option<PinnedDeviceList>, ListError> {
         let pinned = self.pinned_list(user).await?;
-        let reply = self.shown_user(user).await?.reply;
-        let is_current = reply.as_of.is_none();
+        let Answer { reply, route, .. } = self.shown_user(user).await?;
+        let shown = Shown { is_current: reply.as_of.is_none(), epoch: route.epoch };
+        let is_current = self.may_be_newest(user, shown).await?;
         let shown = reply.device_list.map(|list| PinnedDeviceList::from_wire(&list, user));
         let shown = shown.transpose()?;
         // Of the own list, this device may know the key before it has seen a list.
@@ -129,7 +141,8 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         };
         match (refused, shown) {
             (Some(refused), shown) => {
-                // A node without a quorum may not have the newest list, honestly.
+                // A node without a quorum may not have the newest list, honestly, and neither may a
+                // cluster that was restored since.
                 if let (false, Some(pinned)) = (is_current, &pinned)
                     && is_older(&refused)
                 {
@@ -146,7 +159,8 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
                 Err(refused.into())
             }
             (None, Some(shown)) => {
-                self.pin_list(user, pinned.as_ref(), &shown).await?;
+                let epoch = route.epoch.unwrap_or_default();
+                self.pin_list(user, pinned.as_ref(), &shown, epoch).await?;
                 Ok(Some(shown))
             }
             (None, None) => Ok(None),
@@ -255,8 +269,67 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         match self.refresh_device_list(user).await {
             // Before the first registration, and after the last removal.
             Err(ListError::Call(error)) if is_unregistered(&error) => self.pinned_list(user).await,
+            // A cluster that was restored has lost the pinned one.
+            Err(ListError::Refused(DeviceListRefused::Behind { .. }))
+                if self.is_from_before(user, self.transport.epoch()).await? =>
+            {
+                self.pinned_list(user).await
+            }
             result => result,
         }
+    }
+
+    /// Gives a cluster that was restored the user's list back that came after the backup, if that
+    /// is pinned here.
+    pub(super) async fn give_back_device_list(&self, epoch: Epoch) -> Result<(), ListError> {
+        let user = self.device.user();
+        let Some(pinned) = self.pinned_list(user).await? else { return Ok(()) };
+        if !self.is_from_before(user, Some(epoch)).await? {
+            return Ok(());
+        }
+        match self.refresh_device_list(user).await {
+            Err(ListError::Refused(DeviceListRefused::Behind { .. })) => {}
+            result => return result.map(drop),
+        }
+        match self.put_device_list(&pinned).await {
+            Ok(()) => {
+                let (owner, now) = (user.clone(), self.now());
+                let pin = move |store: &S| store.pin_device_list(&owner, &pinned, None, epoch, now);
+                Ok(self.stored(pin).await?)
+            }
+            // Another device was faster.
+            Err(error) if is_out_of_date(&error) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn put_device_list(&self, list: &PinnedDeviceList) -> Result<(), CallError> {
+        let user = self.device.user();
+        let call = Call {
+            method: Method::Put,
+            path: path::device_list(user),
+            body: serde_json::to_vec(&list.to_wire()).map(Bytes::from).unwrap_or_default(),
+            idempotency_key: None,
+            slot: Slot::of(user),
+        };
+        self.transport.call::<DeviceListPut>(&call).await.map(drop)
+    }
+
+    /// Whether the pinned list of `user` was shown before the cluster was restored that is in
+    /// `epoch`, so that an older one contradicts nothing.
+    async fn is_from_before(
+        &self,
+        user: &UserId,
+        epoch: Option<Epoch>,
+    ) -> Result<bool, keystore::Error> {
+        let Some(epoch) = epoch.filter(|epoch| !epoch.is_first()) else { return Ok(false) };
+        let user = user.clone();
+        Ok(self.stored(move |store| store.device_list_epoch(&user)).await? < epoch)
+    }
+
+    /// Whether what was shown has to be at least as new as the pinned list.
+    async fn may_be_newest(&self, user: &UserId, shown: Shown) -> Result<bool, keystore::Error> {
+        Ok(shown.is_current && !self.is_from_before(user, shown.epoch).await?)
     }
 
     async fn change_devices(
@@ -278,19 +351,13 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
                     return Err(ListError::from(DeviceListRefused::Disappeared).into());
                 }
             };
-            let call = Call {
-                method: Method::Put,
-                path: path::device_list(user),
-                body: serde_json::to_vec(&next.to_wire()).map(Bytes::from).unwrap_or_default(),
-                idempotency_key: None,
-                slot: Slot::of(user),
-            };
-            match self.transport.call::<DeviceListPut>(&call).await {
-                Ok(_) => {
+            match self.put_device_list(&next).await {
+                Ok(()) => {
                     let (owner, list, now) = (user.clone(), next.clone(), self.now());
-                    self.stored(move |store| store.pin_device_list(&owner, &list, None, now))
-                        .await
-                        .map_err(ListError::from)?;
+                    let epoch = self.transport.epoch().unwrap_or_default();
+                    let pin =
+                        move |store: &S| store.pin_device_list(&owner, &list, None, epoch, now);
+                    self.stored(pin).await.map_err(ListError::from)?;
                     return Ok(next);
                 }
                 Err(error) if is_out_of_date(&error) => {}
@@ -310,11 +377,11 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         &self,
         user: &UserId,
         seq: Option<Seq>,
-        is_current: bool,
+        shown: Shown,
     ) -> Result<Option<PinnedDeviceList>, ListError> {
         let pinned = self.pinned_list(user).await?;
         let position = pinned.as_ref().map(PinnedDeviceList::seq);
-        if position == seq || (position > seq && !is_current) {
+        if position == seq || (position > seq && !self.may_be_newest(user, shown).await?) {
             return Ok(pinned);
         }
         match (self.refresh_device_list(user).await?, seq) {
@@ -338,6 +405,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         user: &UserId,
         pinned: Option<&PinnedDeviceList>,
         shown: &PinnedDeviceList,
+        epoch: Epoch,
     ) -> Result<(), ListError> {
         let policy = self.config.new_devices;
         let mut change =
@@ -356,7 +424,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         let change = change.filter(|changed| !changed.is_empty());
         let (owner, list, now) = (user.clone(), shown.clone(), self.now());
         Ok(self
-            .stored(move |store| store.pin_device_list(&owner, &list, change.as_ref(), now))
+            .stored(move |store| store.pin_device_list(&owner, &list, change.as_ref(), epoch, now))
             .await?)
     }
 }

@@ -27,7 +27,7 @@ use oncekey_x3dh::{
 use rand_core::Rng as _;
 use serde::Serialize;
 
-use super::{Client, ListError, os_random};
+use super::{Client, ListError, devices::Shown, os_random};
 use crate::{
     keystore::{self, KeyStore},
     machine::PinnedDeviceList,
@@ -255,8 +255,12 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         }
         let mut fetched = Vec::with_capacity(users.len());
         for UserResult { user, route, outcome } in results {
-            let route =
-                Route { shard: Some(route.shard), leader: route.leader, index: route.index };
+            let route = Route {
+                shard: Some(route.shard),
+                leader: route.leader,
+                index: route.index,
+                epoch: answer.route.epoch,
+            };
             let attempts = answer.attempts.clone();
             let from = From { request: request.clone(), require_opk, route, attempts };
             let outcome = match outcome {
@@ -282,8 +286,8 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             return Err(FetchError::OtherAnswer);
         }
         let From { request, require_opk, route, attempts } = from;
-        let is_current = reply.as_of.is_none();
-        let list = self.device_list_at(user, reply.device_list_seq, is_current).await;
+        let shown = Shown { is_current: reply.as_of.is_none(), epoch: route.epoch };
+        let list = self.device_list_at(user, reply.device_list_seq, shown).await;
         let list =
             list.map_err(|error| FetchError::DeviceList { request: request.clone(), error })?;
         let list = list.as_ref().map(PinnedDeviceList::list);

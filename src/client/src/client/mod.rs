@@ -166,8 +166,10 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     ///
     /// [`NoDevice`](keystore::Error::NoDevice), or an error of the store.
     pub fn open(store: S, transport: T) -> Result<Self, keystore::Error> {
+        let device = store.device()?;
+        transport.expect_epoch(store.state()?.epoch);
         Ok(Self {
-            device: store.device()?,
+            device,
             store: Arc::new(store),
             transport,
             config: Config::default(),
@@ -186,6 +188,9 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     /// The same device with another way to reach the servers.
     #[must_use]
     pub fn with_transport<U: Transport>(self, transport: U) -> Client<U, S> {
+        if let Some(epoch) = self.transport.epoch() {
+            transport.expect_epoch(epoch);
+        }
         Client {
             device: self.device,
             store: self.store,

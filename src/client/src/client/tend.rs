@@ -10,12 +10,12 @@
 
 use std::time::Duration;
 
-use oncekey_api::device::Pool;
-use oncekey_types::{SignedPreKeyId, limits};
+use oncekey_api::device::{Pool, Status};
+use oncekey_types::{Epoch, SignedPreKeyId, limits};
 
 use super::{Client, ListError, WriteError, write::Intent};
 use crate::{
-    keystore::{self, KeyStore, SignedPreKeyRecord},
+    keystore::{self, DeviceState, KeyStore, SignedPreKeyRecord},
     machine::PoolPlan,
     transport::{Attempts, Transport},
 };
@@ -42,6 +42,9 @@ pub struct Tended {
     pub rotated: Option<SignedPreKeyId>,
     /// One-time prekeys that were added.
     pub added: u32,
+    /// The servers' new epoch, when they were restored from a backup since the device looked last.
+    /// Its one-time prekeys and whatever else they had lost are out again.
+    pub restored: Option<Epoch>,
     /// The pool after it.
     pub pool: Pool,
     /// When to look again.
@@ -56,6 +59,9 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     /// is at the watermark of the [`PoolPlan`] or of the server, and [reports](Self::report) why
     /// handshakes failed. None when the device is not registered.
     ///
+    /// When the servers were restored from a backup, everything that they lost is due: new one-time
+    /// prekeys, the signed prekey, the user's device list, the registration itself.
+    ///
     /// # Errors
     ///
     /// A [`WriteError`]. [`StoreIsOld`](WriteError::StoreIsOld) before anything was uploaded, when
@@ -66,18 +72,19 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         self.drop_expired_secrets().await?;
         let before = self.state().await?;
         self.flush(&mut attempts).await?;
-        let Some(status) = self.registered(&mut attempts).await? else {
+        let Some(status) = self.look(&before, &mut attempts).await? else {
             return Ok(None);
         };
-        let ids = status.ids.clone();
-        let missing = self.stored(move |store| store.missing_secrets(&ids)).await?;
-        // Every write was stored here before it was sent.
-        if status.seq > before.seq || missing > 0 {
-            return Err(WriteError::StoreIsOld);
+        let restored = (status.epoch > before.epoch).then_some(status.epoch);
+        match self.give_back_device_list(status.epoch).await {
+            // What there is to say of a refused list is an open question by now.
+            Ok(()) | Err(ListError::Refused(_)) => {}
+            Err(error) => return Err(error.into()),
         }
         let mut pool = status.pool;
         let mut rotated = None;
-        if self.due_in(pool.signed_prekey).await?.is_zero() {
+        let is_lost = self.state().await?.current.is_some_and(|own| pool.signed_prekey < own);
+        if is_lost || self.due_in(pool.signed_prekey).await?.is_zero() {
             pool = self.write_pool(Intent::Rotate, &mut attempts).await?;
             rotated = Some(pool.signed_prekey);
             self.drop_expired_secrets().await?;
@@ -93,6 +100,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         Ok(Some(Tended {
             rotated,
             added: pool.count.saturating_sub(count),
+            restored,
             pool,
             again_after: due.min(POLL_EVERY),
             attempts,
@@ -127,6 +135,35 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     pub async fn discard_prekeys(&self) -> Result<(), keystore::Error> {
         let _turn = self.turn.lock().await;
         self.stored(S::discard_prekeys).await
+    }
+
+    /// What the servers hold of the device, which registers again when they have forgotten it. None
+    /// when it is not registered.
+    async fn look(
+        &self,
+        before: &DeviceState,
+        attempts: &mut Attempts,
+    ) -> Result<Option<Status>, WriteError> {
+        let mut own_seq = before.seq;
+        let status = match self.registered(before.epoch, attempts).await {
+            Err(WriteError::Forgotten) => {
+                let target = usize::try_from(self.config.pool.target).unwrap_or(limits::POOL_MAX);
+                let register = Intent::Register(target.min(limits::UPLOAD_MAX));
+                self.write_pool(register, attempts).await?;
+                own_seq = self.state().await?.seq;
+                self.registered(before.epoch, attempts).await?
+            }
+            registered => registered?,
+        };
+        if let Some(status) = &status {
+            let ids = status.ids.clone();
+            let missing = self.stored(move |store| store.missing_secrets(&ids)).await?;
+            // Every write was stored here before it was sent.
+            if status.seq > own_seq || missing > 0 {
+                return Err(WriteError::StoreIsOld);
+            }
+        }
+        Ok(status)
     }
 
     /// Time until the signed prekey is due.

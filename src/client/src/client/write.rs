@@ -3,7 +3,7 @@
 //! Guarantees: a write is stored with its secrets, then sent, then settled. A write without an
 //! answer is sent again, byte for byte, before any other. A write that the server finds out of
 //! date is made anew above what the server has; its secrets are kept, because an attempt that is
-//! still on its way may yet be accepted.
+//! still on its way may yet be accepted, or was, by a cluster that was restored since.
 //!
 //! Leaves out: deciding when, which [`tend`](Client::tend) does.
 
@@ -13,7 +13,7 @@ use oncekey_api::{
     path,
     user::User,
 };
-use oncekey_types::{RegistrationId, Slot, limits};
+use oncekey_types::{Epoch, RegistrationId, Slot, limits};
 
 use super::{Client, os_random};
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         self, DeviceState, KeyStore, PendingWrite, Resync, Settled, SignedPreKeyRecord, Staged,
         WriteKind,
     },
-    machine::{ListChange, PinnedDeviceList, PlanError, Signing, refused},
+    machine::{ListChange, PinnedDeviceList, PlanError, Signing, is_plausible, refused},
     transport::{Answer, Attempts, Call, CallError, Method, Transport},
     wire,
 };
@@ -55,6 +55,10 @@ pub enum WriteError {
     /// forgotten to be used could be replayed.
     #[error("the key store is older than what the server has")]
     StoreIsOld,
+    /// The servers were restored from a backup that is older than this device's registration.
+    /// [Publish](Client::publish) again, as [`tend`](Client::tend) does by itself.
+    #[error("the servers were restored from a backup that does not have this device")]
+    Forgotten,
     /// The server found every version of the write out of date.
     #[error("the server refused the write as out of date {attempts} times")]
     OutOfDate {
@@ -71,7 +75,7 @@ impl WriteError {
             Self::Call(error) => error.is_retryable(),
             Self::DeviceList(error) => error.is_retryable(),
             Self::Store(error) => matches!(error, keystore::Error::Stale),
-            Self::OutOfDate { .. } => true,
+            Self::OutOfDate { .. } | Self::Forgotten => true,
             Self::Plan(_) | Self::Replaced | Self::StoreIsOld => false,
         }
     }
@@ -134,11 +138,13 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     pub async fn publish(&self, one_time_prekeys: usize) -> Result<Published, WriteError> {
         let _turn = self.turn.lock().await;
         let mut attempts = Attempts::default();
+        let before = self.state().await?;
         self.flush(&mut attempts).await?;
         let target = one_time_prekeys.min(limits::POOL_MAX);
-        let (mut pool, known) = match self.registered(&mut attempts).await? {
-            Some(status) => (status.pool, Some(status.registration)),
-            None => {
+        let (mut pool, known) = match self.registered(before.epoch, &mut attempts).await {
+            Err(error) if !matches!(error, WriteError::Forgotten) => return Err(error),
+            Ok(Some(status)) => (status.pool, Some(status.registration)),
+            Ok(None) | Err(_) => {
                 let first = Intent::Register(target.min(limits::UPLOAD_MAX));
                 (self.write_pool(first, &mut attempts).await?, None)
             }
@@ -196,8 +202,9 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     pub async fn replenish(&self, target: usize) -> Result<Written, WriteError> {
         let _turn = self.turn.lock().await;
         let mut attempts = Attempts::default();
+        let before = self.state().await?;
         self.flush(&mut attempts).await?;
-        let mut pool = self.own_status(&mut attempts).await?.pool;
+        let mut pool = self.own_status(before.epoch, &mut attempts).await?.pool;
         self.fill(target.min(limits::POOL_MAX), &mut pool, &mut attempts).await?;
         Ok(Written { pool, attempts })
     }
@@ -241,23 +248,39 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         self.stored(move |store| store.purge(until)).await
     }
 
-    /// What the server holds, when the device is registered as far as it and the server know.
+    /// What the server holds, when the device is registered as far as it and the server know. The
+    /// device knew of the epoch `known`, and knows of the server's from now on.
     pub(super) async fn registered(
         &self,
+        known: Epoch,
         attempts: &mut Attempts,
     ) -> Result<Option<Status>, WriteError> {
         if self.state().await?.registration.is_none() {
             return Ok(None);
         }
-        match self.own_status(attempts).await {
-            Ok(status) => Ok(Some(status)),
-            Err(WriteError::Call(error)) if is_unregistered(&error) => Ok(None),
+        match self.own_status(known, attempts).await {
+            Ok(status) => {
+                let adopted = Resync { epoch: Some(status.epoch), ..Resync::default() };
+                let adopted = self.believed(adopted);
+                self.stored(move |store| store.resync(&adopted)).await?;
+                Ok(Some(status))
+            }
+            Err(WriteError::Call(error)) if is_unregistered(&error) => {
+                if self.transport.epoch() > Some(known) {
+                    return Err(WriteError::Forgotten);
+                }
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
 
     /// What the server holds, when the device that is registered is this one.
-    async fn own_status(&self, attempts: &mut Attempts) -> Result<Status, WriteError> {
+    async fn own_status(
+        &self,
+        known: Epoch,
+        attempts: &mut Attempts,
+    ) -> Result<Status, WriteError> {
         let status = self.server_status().await?;
         attempts.extend(status.attempts);
         let own = self.state().await?.registration;
@@ -270,7 +293,14 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
                 shown.device == number && shown.identity_key == wire::identity(identity)
             };
             if !shown.reply.devices.iter().any(is_own) {
-                return Err(WriteError::Replaced);
+                // Numbers only grow, and those of a restored cluster go on far above the old one's:
+                // a lower one is of the backup.
+                let is_older = own.is_some_and(|own| status.reply.registration < own);
+                return Err(if is_older && status.reply.epoch > known {
+                    WriteError::Forgotten
+                } else {
+                    WriteError::Replaced
+                });
             }
         }
         Ok(status.reply)
@@ -421,17 +451,31 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             // The write may be, or become, accepted: it stays.
             CallError::Unavailable { .. } | CallError::Unknown { .. } => return Err(error.into()),
         };
-        self.settle(write, refusal.settled).await?;
+        let settled = match refusal.settled {
+            Settled::Refused(resync) => Settled::Refused(self.believed(resync)),
+            // Perhaps the servers have forgotten the device; `registered` finds out.
+            Settled::Unregistered if self.transport.epoch() > Some(state.epoch) => {
+                Settled::Refused(Resync::default())
+            }
+            settled => settled,
+        };
+        self.settle(write, settled).await?;
         if !refusal.redo {
             return Err(error.into());
         }
         tracing::info!(kind = ?write.kind, "a write was out of date and is made anew");
         // The refusal names what it stumbled over; the status names everything.
         if let Ok(answer) = self.server_status().await {
-            let used = Resync::of_status(&answer.reply).bounded(state);
+            let used = self.believed(Resync::of_status(&answer.reply).bounded(state));
             self.stored(move |store| store.resync(&used)).await?;
         }
         Ok(Delivery::OutOfDate)
+    }
+
+    /// Without an epoch that cannot be.
+    fn believed(&self, resync: Resync) -> Resync {
+        let epoch = resync.epoch.filter(|epoch| is_plausible(*epoch, self.now()));
+        Resync { epoch, ..resync }
     }
 
     async fn settle(&self, write: &PendingWrite, settled: Settled) -> Result<(), keystore::Error> {

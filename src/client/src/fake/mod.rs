@@ -21,7 +21,7 @@ use oncekey_api::{
     user::{Device, DeviceListPut, User},
 };
 use oncekey_types::{
-    DeviceId, OneTimePreKeyId, RegistrationId, RequestId, Seq, ShardId, TimestampMs, UserId,
+    DeviceId, Epoch, OneTimePreKeyId, RegistrationId, RequestId, Seq, ShardId, TimestampMs, UserId,
 };
 use oncekey_x3dh::device_list::DeviceList as Parsed;
 use parking_lot::Mutex;
@@ -62,15 +62,18 @@ struct Inner {
     as_of: Option<TimestampMs>,
     low_watermark: Option<u32>,
     reports: Vec<Report>,
+    epoch: Epoch,
+    backup: BTreeMap<UserId, Account>,
     streams: events::Streams,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Account {
     devices: BTreeMap<DeviceId, Entry>,
     list: Option<DeviceList>,
 }
 
+#[derive(Clone)]
 struct Entry {
     registration: RegistrationId,
     register: Register,
@@ -166,6 +169,30 @@ impl FakeServer {
         self.0.lock().reports.clone()
     }
 
+    /// Takes a backup.
+    pub(crate) fn back_up(&self) {
+        let mut inner = self.0.lock();
+        inner.backup = inner.users.clone();
+    }
+
+    /// Is another server, made from the backup.
+    pub(crate) fn restore(&self, epoch: Epoch) {
+        let mut inner = self.0.lock();
+        inner.epoch = epoch;
+        inner.users = inner.backup.clone();
+        inner.answered.clear();
+        inner.registrations += 1000;
+        let accounts = inner.users.values_mut();
+        accounts
+            .flat_map(|account| account.devices.values_mut())
+            .for_each(|device| device.pool.clear());
+    }
+
+    /// Says that it is in this epoch, and does nothing else.
+    pub(crate) fn claim(&self, epoch: Epoch) {
+        self.0.lock().epoch = epoch;
+    }
+
     pub(crate) fn forget(&self, user: &str) {
         self.0.lock().users.remove(user);
     }
@@ -180,6 +207,10 @@ impl FakeServer {
 }
 
 impl Transport for FakeServer {
+    fn epoch(&self) -> Option<Epoch> {
+        Some(self.0.lock().epoch)
+    }
+
     async fn call<R: DeserializeOwned + Send>(&self, call: &Call) -> Result<Answer<R>, CallError> {
         let mut inner = self.0.lock();
         inner.calls.push(call.clone());
@@ -209,7 +240,10 @@ impl Transport for FakeServer {
             took: std::time::Duration::ZERO,
         });
         reply
-            .map(|reply| Answer { reply, route: Route::default(), attempts: attempts.clone() })
+            .map(|reply| {
+                let route = Route { epoch: Some(inner.epoch), ..Route::default() };
+                Answer { reply, route, attempts: attempts.clone() }
+            })
             .map_err(|failure| match failure.verdict() {
                 Verdict::Refused => CallError::Refused { failure, attempts },
                 Verdict::NotDone => CallError::Unavailable { failure, attempts },
@@ -244,7 +278,8 @@ impl Inner {
             }
             (Method::Get, Some("devices"), Some("prekeys")) => {
                 let low_watermark = self.low_watermark;
-                let mut status = self.entry(&user, device.unwrap())?.status();
+                let epoch = self.epoch;
+                let mut status = self.entry(&user, device.unwrap())?.status(epoch);
                 status.pool.low_watermark = low_watermark.unwrap_or(status.pool.low_watermark);
                 Ok(json(&status))
             }
@@ -258,6 +293,14 @@ impl Inner {
         }
     }
 
+    fn in_epoch(&self, given: Epoch) -> Result<(), Problem> {
+        if given == self.epoch {
+            return Ok(());
+        }
+        let members = Members { epoch: Some(self.epoch), ..Members::default() };
+        Err(Problem::with(Code::EpochChanged, "another epoch", members))
+    }
+
     fn entry(&mut self, user: &UserId, device: DeviceId) -> Result<&mut Entry, Problem> {
         self.users
             .get_mut(user)
@@ -267,14 +310,16 @@ impl Inner {
 
     fn register(&mut self, user: UserId, device: DeviceId, call: &Call) -> Reply {
         let register: Register = serde_json::from_slice(&call.body).unwrap();
+        self.in_epoch(register.epoch)?;
         if let Ok(entry) = self.entry(&user, device)
             && let Some(reply) = entry.repeated(register.seq, &call.body)?
         {
             return Ok(reply);
         }
+        let epoch = self.epoch;
         let account = self.users.entry(user).or_default();
         if let Some(list) = &register.device_list {
-            account.follow(list)?;
+            account.follow(list, epoch)?;
         }
         self.registrations += 1;
         let pool = register.one_time_prekeys.iter();
@@ -293,8 +338,10 @@ impl Inner {
     }
 
     fn rotate(&mut self, user: &UserId, device: DeviceId, call: &Call) -> Reply {
-        let entry = self.entry(user, device)?;
         let write: ReplaceSignedPreKey = serde_json::from_slice(&call.body).unwrap();
+        self.entry(user, device)?;
+        self.in_epoch(write.epoch)?;
+        let entry = self.entry(user, device)?;
         if let Some(reply) = entry.repeated(write.seq, &call.body)? {
             return Ok(reply);
         }
@@ -307,8 +354,10 @@ impl Inner {
     }
 
     fn replenish(&mut self, user: &UserId, device: DeviceId, call: &Call) -> Reply {
-        let entry = self.entry(user, device)?;
         let write: AddOneTimePreKeys = serde_json::from_slice(&call.body).unwrap();
+        self.entry(user, device)?;
+        self.in_epoch(write.epoch)?;
+        let entry = self.entry(user, device)?;
         if let Some(reply) = entry.repeated(write.seq, &call.body)? {
             return Ok(reply);
         }
@@ -387,8 +436,9 @@ impl Inner {
 
     fn put_device_list(&mut self, user: &UserId, call: &Call) -> Reply {
         let list: DeviceList = serde_json::from_slice(&call.body).unwrap();
+        let epoch = self.epoch;
         let account = self.users.entry(user.clone()).or_default();
-        account.follow(&list)?;
+        account.follow(&list, epoch)?;
         Ok(json(&DeviceListPut { seq: position(&list) }))
     }
 
@@ -419,7 +469,7 @@ impl Inner {
 }
 
 impl Account {
-    fn follow(&mut self, list: &DeviceList) -> Result<(), Problem> {
+    fn follow(&mut self, list: &DeviceList, epoch: Epoch) -> Result<(), Problem> {
         if self.list.as_ref() == Some(list) {
             return Ok(());
         }
@@ -427,7 +477,8 @@ impl Account {
             return Err(Problem::new(Code::DeviceListOtherAccount, "another account key"));
         }
         let expected = self.list.as_ref().map_or(1, |old| position(old).0 + 1);
-        if position(list) != Seq(expected) {
+        let is_lost = !epoch.is_first() && position(list) > Seq(expected);
+        if position(list) != Seq(expected) && !is_lost {
             return Err(Problem::new(Code::DeviceListOutOfOrder, "not the next"));
         }
         self.list = Some(list.clone());
@@ -467,8 +518,9 @@ impl Entry {
         }
     }
 
-    fn status(&self) -> Status {
+    fn status(&self, epoch: Epoch) -> Status {
         Status {
+            epoch,
             registration: self.registration,
             seq: self.last.0,
             pool: self.pool(),

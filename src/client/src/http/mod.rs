@@ -3,13 +3,15 @@
 //! Guarantees: all attempts of a call carry the same bytes and the same idempotency key, so that
 //! a fetch pops at most one key however often it is tried. A node that cannot be reached, stalls,
 //! breaks off, answers nonsense or says to try again costs one attempt; the next goes to the next
-//! endpoint, after a growing, jittered pause. A refusal is final. No call takes longer than its
+//! endpoint, after a growing, jittered pause. So does a node in a lower epoch than another has told,
+//! which is of a cluster whose place another has taken. A refusal is final. No call takes longer than its
 //! deadline, no reply is read beyond its limit.
 //!
 //! Leaves out: TLS, which a [`Dial`] of the application may bring.
 
 mod connect;
 mod endpoint;
+mod epochs;
 mod events;
 mod leaders;
 mod pool;
@@ -17,7 +19,7 @@ mod retry;
 
 use std::{sync::Arc, time::Duration};
 
-use oncekey_types::{CallerId, limits};
+use oncekey_types::{CallerId, Epoch, limits};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
@@ -27,7 +29,7 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use events::EventStream;
 pub use retry::Backoff;
 
-use self::{connect::Connector, leaders::Leaders, pool::Pool};
+use self::{connect::Connector, epochs::Epochs, leaders::Leaders, pool::Pool};
 use crate::transport::{
     Answer, Attempt, AttemptFailure, Attempts, Call, CallError, Route, Transport, Verdict,
 };
@@ -96,6 +98,7 @@ pub struct AnyNode {
 struct Shared {
     pool: Pool,
     leaders: Mutex<Leaders>,
+    epochs: Epochs,
 }
 
 impl AnyNode {
@@ -112,7 +115,11 @@ impl AnyNode {
     }
 
     fn over(config: Config, connector: Connector) -> Self {
-        let shared = Shared { pool: Pool::new(connector), leaders: Mutex::default() };
+        let shared = Shared {
+            pool: Pool::new(connector),
+            leaders: Mutex::default(),
+            epochs: Epochs::default(),
+        };
         Self { config, shared: Arc::new(shared) }
     }
 
@@ -154,12 +161,21 @@ impl AnyNode {
         let request = pool::request(endpoint, &self.config.caller, call)?;
         let sent = self.shared.pool.send(request);
         let (route, reply) = timeout(within, sent).await.map_err(|_| AttemptFailure::Timeout)??;
+        self.shared.epochs.check(route.epoch)?;
         self.learn(call, &route);
         Ok(Answer { reply: reply.decode()?, route, attempts: Attempts::default() })
     }
 }
 
 impl Transport for AnyNode {
+    fn epoch(&self) -> Option<Epoch> {
+        self.shared.epochs.highest()
+    }
+
+    fn expect_epoch(&self, least: Epoch) {
+        self.shared.epochs.raise(least);
+    }
+
     async fn call<R: DeserializeOwned + Send>(&self, call: &Call) -> Result<Answer<R>, CallError> {
         let deadline = Instant::now() + self.config.deadline;
         let mut attempts = Attempts::default();

@@ -140,5 +140,6 @@ fn route(headers: &HeaderMap) -> Route {
         shard: text(header::SHARD).and_then(|shard| shard.parse().ok().map(ShardId)),
         leader: text(header::LEADER).map(str::to_owned),
         index: text(header::INDEX).and_then(|index| index.parse().ok().map(LogIndex)),
+        epoch: text(header::EPOCH).and_then(|epoch| epoch.parse().ok()),
     }
 }

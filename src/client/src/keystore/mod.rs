@@ -17,7 +17,7 @@ mod record;
 mod seal;
 mod sqlite;
 
-use oncekey_types::{DeviceId, OneTimePreKeyId, SignedPreKeyId, TimestampMs, UserId};
+use oncekey_types::{DeviceId, Epoch, OneTimePreKeyId, SignedPreKeyId, TimestampMs, UserId};
 use oncekey_x3dh::{Address, DedupKey, keys::IdentityPublic, responder::Commit};
 
 pub use export::Export;
@@ -216,8 +216,8 @@ pub trait KeyStore: Send + Sync + 'static {
     /// An [`Error`] of the storage.
     fn pinned_device_list(&self, user: &UserId) -> Result<Option<PinnedDeviceList>, Error>;
 
-    /// Pins a device list, unless one with a higher sequence number is pinned, and stores what it
-    /// changes as an event. When the change is trusted, the identity keys of renewed devices take
+    /// Pins a device list that was shown in an epoch of the cluster, unless one with a higher
+    /// sequence number is pinned, and stores what it changes as an event. When the change is trusted, the identity keys of renewed devices take
     /// the place of those pinned before. All of it or nothing.
     ///
     /// # Errors
@@ -228,8 +228,16 @@ pub trait KeyStore: Send + Sync + 'static {
         user: &UserId,
         list: &PinnedDeviceList,
         change: Option<&DevicesChanged>,
+        epoch: Epoch,
         now: TimestampMs,
     ) -> Result<(), Error>;
+
+    /// The epoch in which the list that is pinned for a user was shown.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the storage.
+    fn device_list_epoch(&self, user: &UserId) -> Result<Epoch, Error>;
 
     /// Stores a change of trust, unless it is stored already. One that is open and asks the same
     /// with other keys is replaced by it.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use oncekey_types::{
-    OneTimePreKeyId, RegistrationId, Seq, SignedPreKeyId, TimestampMs, UnixSeconds,
+    Epoch, OneTimePreKeyId, RegistrationId, Seq, SignedPreKeyId, TimestampMs, UnixSeconds,
 };
 use oncekey_x3dh::{
     Address, SessionKeys,
@@ -15,6 +15,8 @@ use oncekey_x3dh::{
 pub struct DeviceState {
     /// The registration, once there is one.
     pub registration: Option<RegistrationId>,
+    /// The cluster's epoch, as this device knows it.
+    pub epoch: Epoch,
     /// Number of the last write; 0 before the first.
     pub seq: Seq,
     /// The signed prekey that a server last accepted.
@@ -192,6 +194,8 @@ pub enum Settled {
 /// What a server says is used already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Resync {
+    /// The cluster's epoch.
+    pub epoch: Option<Epoch>,
     /// Number of the last write accepted.
     pub seq: Option<Seq>,
     /// The current signed prekey.

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Guarantees: no clock, generator, storage or network of its own. A write gets the next sequence
-//! number and its keys get ids above every id this device ever made or heard of. What a write
+//! number and its keys get ids above every id this device ever made or heard of. It names the epoch
+//! that its keys are made for. What a write
 //! publishes is in its [`Staged`], so that the secrets are stored before the keys are out.
 //!
 //! Leaves out: the order of storing and sending, which the [`Client`](crate::Client) keeps.
@@ -32,7 +33,7 @@ use rand_core::CryptoRng;
 
 pub use device_list::{DeviceListRefused, ListChange, PinnedDeviceList};
 pub use pool_plan::{Demand, PoolPlan, Working};
-pub use resync::{Refusal, refused};
+pub use resync::{Refusal, is_plausible, refused};
 
 use crate::{
     keystore::{DeviceState, HeldSignedPreKey, PendingWrite, Staged, WriteKind},
@@ -199,6 +200,7 @@ impl Device {
             signed_prekey: self.sign_signed_prekey(&spk, rng),
             one_time_prekeys: self.sign_one_time_prekeys(&pairs, rng),
             device_list,
+            epoch: state.epoch,
         });
         staged(state, WriteKind::Register, seq, body, Some(spk), pairs)
     }
@@ -219,6 +221,7 @@ impl Device {
         let body = serde_json::to_vec(&ReplaceSignedPreKey {
             seq,
             signed_prekey: self.sign_signed_prekey(&spk, rng),
+            epoch: state.epoch,
         });
         staged(state, WriteKind::Rotate, seq, body, Some(spk), Vec::new())
     }
@@ -242,6 +245,7 @@ impl Device {
         let body = serde_json::to_vec(&AddOneTimePreKeys {
             seq,
             one_time_prekeys: self.sign_one_time_prekeys(&pairs, rng),
+            epoch: state.epoch,
         });
         staged(state, WriteKind::Replenish, seq, body, None, pairs)
     }

@@ -3,6 +3,7 @@ use oncekey_api::{
     bundle::{Bundle as WireBundle, OneTimePreKeyStatus},
     problem::Members,
 };
+use oncekey_types::Epoch;
 use oncekey_x3dh::{
     Expectations,
     keys::{AuthenticationPublic, IdentityPublic},
@@ -15,6 +16,7 @@ use crate::keystore::{Resync, Settled};
 
 fn state() -> DeviceState {
     DeviceState {
+        epoch: Epoch::FIRST,
         registration: None,
         seq: Seq(0),
         current: None,
@@ -105,6 +107,7 @@ proptest! {
             ..state()
         };
         let resync = Resync {
+            epoch: Some(Epoch(said)),
             seq: Some(Seq(said)),
             signed_prekey: Some(SignedPreKeyId(said_spk)),
             one_time_prekey: Some(OneTimePreKeyId(said_opk)),

@@ -168,6 +168,8 @@ pub(crate) enum ShardRequest {
     Query(Query),
     /// Read what the asked node's own replica holds, whatever its age.
     Peek(Query),
+    /// Up to where a read must reflect the log, if the asked node leads the shard.
+    ReadIndex,
 }
 
 /// What a node asks another about one Raft group.
@@ -227,6 +229,9 @@ pub(crate) enum Response {
     /// Whether the members or the leader of a group were changed as asked.
     Changed(Result<(), ChangeFailure>),
     Report(NodeReport),
+    ReadIndex {
+        index: u64,
+    },
     /// The asked node does not lead the shard; perhaps it knows who does.
     NotLeader {
         leader: Option<u64>,

@@ -23,8 +23,8 @@ use oncekey_store::{
     query::{Answer, Query},
 };
 use oncekey_types::{
-    CallerId, DeviceId, NodeId, OneTimePreKeyId, RegistrationId, RequestId, Seq, SignedPreKeyId,
-    UnixSeconds, UserId,
+    CallerId, DeviceId, Epoch, NodeId, OneTimePreKeyId, RegistrationId, RequestId, Seq,
+    SignedPreKeyId, UnixSeconds, UserId,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -170,6 +170,7 @@ fn register() -> Command {
         },
         one_time_prekeys: keys(1..KEYS + 1),
         device_list: None,
+        epoch: Epoch::FIRST,
     })
 }
 
@@ -261,6 +262,7 @@ async fn a_node_that_fell_behind_the_log_gets_a_snapshot() {
             tag: WriteTag { seq: Seq(u64::from(round) + 2), digest: [7; 32] },
             registration: RegistrationId(1),
             one_time_prekeys: keys(base..base + 10),
+            epoch: Epoch::FIRST,
         });
         submit(&cluster.nodes[&NodeId(1)], add).await;
         for request in 0..20 {

@@ -93,6 +93,12 @@ pub const KEYS: &[Key] = &[
          absent, and three as soon as there are as many.",
     ),
     text(
+        "cluster.starts_from",
+        Some("\"nothing\""),
+        "What a new cluster is made from: nothing, or backup. With backup, the nodes serve clients \
+         only once `oncekey restore` has filled the cluster.",
+    ),
+    text(
         "storage.engine",
         Some("\"fjall\""),
         "Engine that keeps the state: fjall or sled. sled loses acknowledged data when the power fails.",

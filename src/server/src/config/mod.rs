@@ -44,6 +44,8 @@ pub struct Config {
     pub low_watermark: u32,
     /// Age at which a device is told that its signed prekey is due.
     pub signed_prekey_due: Duration,
+    /// Whether the cluster is to be filled from a backup before it serves clients.
+    pub awaits_restore: bool,
     /// What is logged.
     pub log: Log,
     /// What is traced.
@@ -224,6 +226,7 @@ impl Config {
             signed_prekey_due: Duration::from_millis(
                 settings.integer("policy.signed_prekey_due_ms", Range(1, 400 * DAY_MS))?,
             ),
+            awaits_restore: awaits_restore(settings)?,
             log: Log {
                 filter: settings.parsed("log.filter")?,
                 format: settings.parsed("log.format")?,
@@ -386,6 +389,15 @@ fn engine(settings: &Settings) -> Result<EngineKind, Error> {
         other => {
             Err(settings.error(KEY, format!("is {other:?}, known are \"fjall\" and \"sled\"")))
         }
+    }
+}
+
+fn awaits_restore(settings: &Settings) -> Result<bool, Error> {
+    const KEY: &str = "cluster.starts_from";
+    match settings.parsed::<String>(KEY)?.as_str() {
+        "nothing" => Ok(false),
+        "backup" => Ok(true),
+        _ => Err(settings.error(KEY, "must be \"nothing\" or \"backup\"")),
     }
 }
 

@@ -36,6 +36,7 @@ pub(crate) async fn readyz(State(app): Shared) -> Result<Json<Health>, Rejection
     if app.is_draining() {
         reasons.insert(0, "the node is shutting down".to_owned());
     }
+    reasons.extend(app.closed().map(str::to_owned));
     if reasons.is_empty() {
         return Ok(Json(Health { ok: true }));
     }

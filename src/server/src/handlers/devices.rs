@@ -68,6 +68,7 @@ pub(crate) async fn replace_signed_prekey(
         tag: WriteTag { seq: body.seq, digest },
         registration,
         signed_prekey,
+        epoch: body.epoch,
     });
     match app.commit(&authority.user, command).await? {
         (route, Outcome::SignedPreKeyReplaced(pool)) => {
@@ -97,6 +98,7 @@ pub(crate) async fn add_one_time_prekeys(
         tag: WriteTag { seq: body.seq, digest },
         registration,
         one_time_prekeys,
+        epoch: body.epoch,
     });
     match app.commit(&authority.user, command).await? {
         (route, Outcome::OneTimePreKeysAdded(pool)) => {

@@ -50,6 +50,8 @@ endpoints! {
     Drain = "drain";
     Transfer = "transfer";
     StatusPage = "status_page";
+    Backup = "backup";
+    Restore = "restore";
     Other = "other";
 }
 
@@ -80,6 +82,10 @@ impl Endpoint {
             (&Method::POST, path::CLUSTER_DRAIN) => Self::Drain,
             (&Method::POST, path::CLUSTER_TRANSFER) => Self::Transfer,
             (&Method::GET | &Method::HEAD, path::STATUS_PAGE) => Self::StatusPage,
+            (&Method::GET | &Method::HEAD, path::BACKUP | path::SHARD_BACKUP) => Self::Backup,
+            (&Method::POST, path::RESTORE | path::RESTORE_RECORDS | path::RESTORE_END) => {
+                Self::Restore
+            }
             _ => Self::Other,
         }
     }

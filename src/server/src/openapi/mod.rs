@@ -12,7 +12,7 @@ mod operations;
 use std::collections::{BTreeMap, BTreeSet};
 
 use oncekey_api::{Code, Problem, cluster, header};
-use oncekey_types::{DeviceId, LogIndex, RequestId, Seq, ShardId, UserId};
+use oncekey_types::{BackupId, DeviceId, Epoch, LogIndex, RequestId, Seq, ShardId, UserId};
 use utoipa::{
     PartialSchema as _,
     openapi::{
@@ -120,6 +120,13 @@ fn parameters(operation: &Operation) -> Vec<Parameter> {
         if of_path || operation.query == Query::Device {
             let place = if of_path { ParameterIn::Path } else { ParameterIn::Query };
             parameters.push(parameter(name, place, Required::True, schema));
+        }
+    }
+    let others =
+        [("shard", ShardId::schema()), ("backup", BackupId::schema()), ("epoch", Epoch::schema())];
+    for (name, schema) in others {
+        if operation.path.contains(&format!("{{{name}}}")) {
+            parameters.push(parameter(name, ParameterIn::Path, Required::True, schema));
         }
     }
     match operation.query {

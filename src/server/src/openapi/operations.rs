@@ -2,7 +2,7 @@
 
 use oncekey_api::{
     Code::{self, *},
-    bundle, cluster, device, key, path, report, user,
+    backup, bundle, cluster, device, key, path, report, user,
 };
 use utoipa::openapi::HttpMethod::{self, Delete, Get, Post, Put};
 
@@ -128,6 +128,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .takes(Body::of::<device::Register>())
     .or(&[
         StaleSeq,
+        EpochChanged,
         OneTimePreKeyIdsNotGrowing,
         PoolFull,
         TooManyDevices,
@@ -162,6 +163,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         UnknownUser,
         UnknownDevice,
         StaleSeq,
+        EpochChanged,
         RegistrationChanged,
         SignedPreKeyIdNotGrowing,
         InvalidKey,
@@ -181,6 +183,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         UnknownUser,
         UnknownDevice,
         StaleSeq,
+        EpochChanged,
         RegistrationChanged,
         OneTimePreKeyIdsNotGrowing,
         PoolFull,
@@ -343,4 +346,50 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .by(Asks::Operator)
     .takes(Body::of::<cluster::Transfer>())
     .or(&[UnknownShard, MembershipConflict, NoQuorum]),
+    operation(
+        Get,
+        path::BACKUP,
+        "backup_plan",
+        "What there is to be backed up.",
+        Reply::Json(Body::of::<backup::Plan>()),
+    )
+    .by(Asks::Operator)
+    .or(&[NotReady]),
+    operation(
+        Get,
+        path::SHARD_BACKUP,
+        "backup_shard",
+        "One shard's backup, as frames: a length of four bytes and a chunk.",
+        Reply::Other("application/octet-stream"),
+    )
+    .by(Asks::Operator)
+    .or(&[UnknownShard, NotReady, NoQuorum]),
+    operation(
+        Post,
+        path::RESTORE,
+        "restore",
+        "Begin to fill a new cluster from a backup.",
+        Reply::Json(Body::of::<backup::Restored>()),
+    )
+    .by(Asks::Operator)
+    .takes(Body::of::<backup::Restore>())
+    .or(&[ClusterNotNew, NoQuorum]),
+    operation(
+        Post,
+        path::RESTORE_RECORDS,
+        "restore_records",
+        "Put a chunk of a shard's backup into the new cluster; the body is the chunk.",
+        Reply::Empty,
+    )
+    .by(Asks::Operator)
+    .or(&[ClusterNotNew, EpochChanged, InvalidBody, LimitExceeded, BodyTooLarge, NoQuorum]),
+    operation(
+        Post,
+        path::RESTORE_END,
+        "restore_end",
+        "Say that the backup is in the new cluster, which serves from then on.",
+        Reply::Json(Body::of::<backup::Restored>()),
+    )
+    .by(Asks::Operator)
+    .or(&[ClusterNotNew, EpochChanged, NoQuorum]),
 ];

@@ -40,6 +40,12 @@ impl ShardSpace {
         Self { shard }
     }
 
+    /// The shard.
+    #[must_use]
+    pub fn id(&self) -> ShardId {
+        self.shard.id
+    }
+
     /// The header of the last commit; `None` when there was none.
     #[must_use]
     pub fn header(&self) -> Option<Vec<u8>> {

@@ -1,5 +1,5 @@
 //! What nodes forward to one another: commands and their outcomes, queries and their answers,
-//! version 1.
+//! version 2.
 //!
 //! Guarantees: at most [`MESSAGE_MAX_BYTES`] bytes, in both directions, which holds every command
 //! that is not malformed and every outcome and answer. Leaves out: who sent it.
@@ -13,7 +13,7 @@ use crate::{
     query::{Answer, Query},
 };
 
-const FORMAT: Format = Format { version: 1, limit: MESSAGE_MAX_BYTES };
+const FORMAT: Format = Format { version: 2, limit: MESSAGE_MAX_BYTES };
 
 macro_rules! message {
     ($(#[$what:meta])* $type:ty, $encode:ident, $decode:ident) => {

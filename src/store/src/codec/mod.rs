@@ -12,6 +12,7 @@
 //! fields, which [`apply`](crate::apply()) refuses as malformed.
 
 pub mod entry;
+mod entry_v1;
 pub mod message;
 pub(crate) mod value;
 
@@ -196,10 +197,11 @@ mod tests {
             flip in any::<prop::sample::Index>(),
         ) {
             let with_version = [&[1], bytes.as_slice()].concat();
+            let with_newer = [&[2], bytes.as_slice()].concat();
             let mut flipped = entry::encode(&batch).unwrap();
             let place = flip.index(flipped.len());
             flipped[place] ^= 0xFF;
-            for bytes in [&bytes, &with_version, &flipped] {
+            for bytes in [&bytes, &with_version, &with_newer, &flipped] {
                 let _ = entry::decode(bytes);
                 let _ = message::decode_command(bytes);
                 let _ = message::decode_outcome(bytes);
@@ -212,15 +214,42 @@ mod tests {
     #[test]
     fn a_length_that_promises_gigabytes_is_refused_without_them() {
         // Version, then a command `Register` whose user has 2^63 bytes.
-        let bytes = [1, 0, 253, 255, 255, 255, 255, 255, 255, 255, 127];
+        let bytes = [2, 0, 253, 255, 255, 255, 255, 255, 255, 255, 127];
         assert!(matches!(message::decode_command(&bytes), Err(DecodeError::Malformed(_))));
     }
 
     #[test]
     fn an_unknown_version_and_no_bytes_are_told_apart() {
         assert!(matches!(message::decode_query(&[]), Err(DecodeError::Empty)));
-        let version = message::decode_query(&[2, 0]);
-        assert!(matches!(version, Err(DecodeError::Version { found: 2, known: 1 })));
+        let version = message::decode_query(&[3, 0]);
+        assert!(matches!(version, Err(DecodeError::Version { found: 3, known: 2 })));
+    }
+
+    /// Batches of version 1, as a program of that time wrote them: each one command about bob's
+    /// device 1.
+    const BATCHES_1: [&[u8]; 5] = [
+        include_bytes!("batch_v1/register.bin"),
+        include_bytes!("batch_v1/rotate.bin"),
+        include_bytes!("batch_v1/add.bin"),
+        include_bytes!("batch_v1/pop.bin"),
+        include_bytes!("batch_v1/remove.bin"),
+    ];
+
+    #[test]
+    fn batches_of_version_1_are_read_and_are_accepted_in_the_first_epoch() {
+        let mut state = crate::state::MemoryState::default();
+        for (number, bytes) in (1..).zip(BATCHES_1) {
+            let batch = entry::decode(bytes).unwrap();
+            assert_eq!(batch.commands.len(), 1);
+            assert_eq!(batch.commands[0].user().unwrap().as_str(), "bob");
+            let index = oncekey_types::LogIndex(number);
+            let applied = crate::apply(&state, index, &batch).unwrap();
+            assert!(!matches!(applied.outcomes[..], [Outcome::Refused(_)]), "{applied:?}");
+            state.commit(applied.changes);
+            for cut in 0..bytes.len() {
+                assert!(entry::decode(&bytes[..cut]).is_err(), "{cut} bytes of batch {number}");
+            }
+        }
     }
 
     #[test]

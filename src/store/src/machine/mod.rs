@@ -15,6 +15,9 @@
 //! - **Writes of a device.** `seq` grows within a registration. The same `seq` and digest is a
 //!   re-send and gets its first answer; so does a signed prekey that is already in place, and the
 //!   key list of the last upload, under any `seq`. An answer to a re-send changes nothing.
+//! - **Epochs.** A shard that was filled from a backup is in a higher epoch than the cluster that the
+//!   backup is of, and no key comes over from there: neither with the backup, which has none, nor
+//!   with a write, which names the epoch that its keys were made for. See `restore`.
 //! - **Work.** A command costs work in proportion to its own size, to the pool that it replaces or
 //!   removes, and a constant for what has expired.
 //!
@@ -29,6 +32,7 @@ mod overlay;
 mod pool;
 mod queue;
 mod register;
+mod restore;
 mod retry;
 mod write;
 
@@ -126,8 +130,9 @@ fn apply_within(
     if planted::now_and_then(Bug::ReplicasDisagree, 50) {
         meta.time.0 += 1;
     }
-    let policy = batch.policy;
-    let mut machine = Machine { records, before, meta, index, policy, bounds, met: Vec::new() };
+    let is_new = stored.is_none();
+    let (policy, met) = (batch.policy, Vec::new());
+    let mut machine = Machine { records, is_new, before, meta, index, policy, bounds, met };
     let mut outcomes = Vec::with_capacity(batch.commands.len());
     for command in &batch.commands {
         outcomes.push(machine.outcome(command)?);
@@ -145,6 +150,8 @@ const RECORDS_PER_COMMAND: usize = 8;
 
 struct Machine<'a, S> {
     records: Overlay<'a, S>,
+    /// Whether no batch was ever applied before this one.
+    is_new: bool,
     /// As the batch found it.
     before: Meta,
     meta: Meta,
@@ -157,21 +164,26 @@ struct Machine<'a, S> {
 impl<S: StateRead> Machine<'_, S> {
     fn outcome(&mut self, command: &Command) -> Result<Outcome, ApplyFault> {
         let writes = self.records.writes();
-        let result = match command {
-            Command::Register(command) => self.register(command),
-            Command::ReplaceSignedPreKey(command) => self.replace_signed_prekey(command),
-            Command::AddOneTimePreKeys(command) => self.add_one_time_prekeys(command),
-            Command::RemoveDevice(command) => self.remove_device(command),
-            Command::PutDeviceList(command) => self.put_device_list(command),
-            Command::Dispense(command) => self.dispense(command),
-        };
-        match result {
+        match self.carry_out(command) {
             Ok(outcome) => Ok(outcome),
             Err(Stop::Refused(refusal)) => {
                 debug_assert_eq!(writes, self.records.writes(), "a refusal wrote: {refusal}");
                 Ok(Outcome::Refused(refusal))
             }
             Err(Stop::Fault(fault)) => Err(fault),
+        }
+    }
+
+    fn carry_out(&mut self, command: &Command) -> Result<Outcome, Stop> {
+        self.check_epoch(command)?;
+        match command {
+            Command::Register(command) => self.register(command),
+            Command::ReplaceSignedPreKey(command) => self.replace_signed_prekey(command),
+            Command::AddOneTimePreKeys(command) => self.add_one_time_prekeys(command),
+            Command::RemoveDevice(command) => self.remove_device(command),
+            Command::PutDeviceList(command) => self.put_device_list(command),
+            Command::Dispense(command) => self.dispense(command),
+            Command::Restore(command) => self.restore(command),
         }
     }
 

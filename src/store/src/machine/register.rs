@@ -6,14 +6,14 @@
 use oncekey_planted::{self as planted, Bug};
 use oncekey_types::RegistrationId;
 
-use super::{Machine, Stop, check, missing, write::seq_grows};
+use super::{Machine, Stop, check, missing, restore::first_registration, write::seq_grows};
 use crate::{
     command::{Register, RemoveDevice},
     digest,
     outcome::{Outcome, PoolState, Refusal, Registered},
     record::{
         Kind,
-        account::{AccountKey, DeviceListKey},
+        account::{Account, AccountKey, DeviceListKey},
         device::{Device, DeviceBundle, DeviceKey, Upload},
         pool::Cursor,
     },
@@ -31,7 +31,10 @@ impl<S: StateRead> Machine<'_, S> {
             return Ok(Outcome::Registered(previous.registered()));
         }
         let account_key = AccountKey(user);
-        let mut account = self.records.read(&account_key)?.unwrap_or_default();
+        let epoch = self.meta.origin.epoch();
+        let new =
+            || Account { next_registration: Some(first_registration(epoch)), ..Account::default() };
+        let mut account = self.records.read(&account_key)?.unwrap_or_else(new);
         let limit = self.bounds.devices_per_user;
         if previous.is_none() && account.devices.len() >= limit as usize {
             return Err(Refusal::TooManyDevices { limit }.into());

@@ -84,7 +84,7 @@ impl Key for DeviceKey<'_> {
 
 pub(super) fn read_key(key: &mut KeyReader<'_>) -> Option<()> {
     key.user()?;
-    key.device()
+    key.device().map(drop)
 }
 
 #[cfg(test)]

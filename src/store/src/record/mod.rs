@@ -20,6 +20,7 @@
 pub(crate) mod account;
 pub(crate) mod callers;
 pub(crate) mod device;
+pub(crate) mod kept;
 pub(crate) mod meta;
 pub(crate) mod pool;
 pub(crate) mod queue;
@@ -92,8 +93,8 @@ impl Kind {
     pub(crate) fn check(self, key: &[u8], value: &[u8]) -> Result<(), CorruptRecord> {
         match self {
             Self::Meta => check::<meta::Meta>(key, value, |_| Some(())),
-            Self::Account => check::<account::Account>(key, value, |key| key.user()),
-            Self::DeviceList => check::<DeviceList>(key, value, |key| key.user()),
+            Self::Account => check::<account::Account>(key, value, |key| key.user().map(drop)),
+            Self::DeviceList => check::<DeviceList>(key, value, |key| key.user().map(drop)),
             Self::Device => check::<device::Device>(key, value, device::read_key),
             Self::Lot => check::<pool::Lot>(key, value, pool::read_lot_key),
             Self::Retry => check::<retry::Retry>(key, value, retry::read_key),
@@ -190,8 +191,8 @@ impl KeyWriter<'_> {
 pub(crate) struct KeyReader<'a>(&'a [u8]);
 
 impl<'a> KeyReader<'a> {
-    fn user(&mut self) -> Option<()> {
-        UserId::new(self.name()?).ok().map(drop)
+    fn user(&mut self) -> Option<UserId> {
+        UserId::new(self.name()?).ok()
     }
 
     fn caller(&mut self) -> Option<()> {
@@ -202,8 +203,10 @@ impl<'a> KeyReader<'a> {
         RequestId::new(self.name()?).ok().map(drop)
     }
 
-    fn device(&mut self) -> Option<()> {
-        self.take(size_of::<u32>()).map(drop)
+    fn device(&mut self) -> Option<DeviceId> {
+        let (number, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(DeviceId(u32::from_be_bytes(*number)))
     }
 
     fn number(&mut self) -> Option<()> {

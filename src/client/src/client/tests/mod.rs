@@ -10,6 +10,7 @@ mod keep;
 mod lying;
 mod publish;
 mod report;
+mod restored;
 mod session;
 mod tend;
 mod trust;

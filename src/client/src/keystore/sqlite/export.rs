@@ -1,6 +1,6 @@
 //! What goes into a backup, and comes back from one.
 
-use oncekey_types::{TimestampMs, UserId};
+use oncekey_types::{Epoch, TimestampMs, UserId};
 use rusqlite::params;
 
 use super::{Db, Step, handshake::blob, int, pin, trust, write};
@@ -54,7 +54,7 @@ pub(super) fn write(db: Db<'_>, export: &Export, now: TimestampMs) -> Result<Ste
         pin::put_identity(db, peer, identity, now)?;
     }
     for (user, list) in &export.device_lists {
-        pin::put_device_list(db, user, list)?;
+        pin::put_device_list(db, user, list, Epoch::FIRST)?;
     }
     for (event, answer) in &export.trust_events {
         trust::insert(db, event, *answer)?;

@@ -17,7 +17,7 @@ use crate::keystore::{
 };
 
 /// The version that this library writes.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 /// "OncK": tells the file apart from other programs' databases. Stable, never reuse.
 const APPLICATION_ID: i64 = 0x4f6e_634b;
 
@@ -58,6 +58,13 @@ pub(super) fn prepare(
             transaction.execute_batch(SET_VERSION_2_ASIDE)?;
             transaction.execute_batch(SESSION_SCHEMA)?;
             transaction.execute_batch(MOVE_VERSION_2)?;
+            transaction.execute_batch(EPOCH_SCHEMA)?;
+            (sealer, true)
+        }
+        (APPLICATION_ID, 3) => {
+            let sealer = stored_sealer(&transaction, unlock)?;
+            // Version 3 knew no epochs.
+            transaction.execute_batch(EPOCH_SCHEMA)?;
             (sealer, true)
         }
         (_, found) => return Err(Error::Version { found, supported: VERSION }),
@@ -74,6 +81,7 @@ fn create(connection: &Connection, unlock: Option<&Unlock>) -> Result<Sealer, Er
     let sealer = Sealer::generate();
     connection.execute_batch(include_str!("schema.sql"))?;
     connection.execute_batch(SESSION_SCHEMA)?;
+    connection.execute_batch(EPOCH_SCHEMA)?;
     if let Some(unlock) = unlock {
         let locked = sealer.lock(unlock)?;
         connection.execute("INSERT INTO lock (only, locked) VALUES (1, ?1)", [locked])?;
@@ -92,6 +100,7 @@ fn stored_sealer(connection: &Connection, unlock: Option<&Unlock>) -> Result<Sea
 }
 
 const SESSION_SCHEMA: &str = include_str!("session.sql");
+const EPOCH_SCHEMA: &str = include_str!("epoch.sql");
 
 /// Sessions of version 2 had keys for ever.
 const SET_VERSION_2_ASIDE: &str = "

@@ -21,7 +21,7 @@ mod write;
 
 use std::{io, path::Path, time::Duration};
 
-use oncekey_types::{OneTimePreKeyId, SignedPreKeyId, TimestampMs, UserId};
+use oncekey_types::{Epoch, OneTimePreKeyId, SignedPreKeyId, TimestampMs, UserId};
 use oncekey_x3dh::{Address, DedupKey, keys::IdentityPublic, responder::Commit};
 use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
@@ -370,9 +370,14 @@ impl KeyStore for SqliteKeyStore {
         user: &UserId,
         list: &PinnedDeviceList,
         change: Option<&DevicesChanged>,
+        epoch: Epoch,
         now: TimestampMs,
     ) -> Result<(), Error> {
-        self.write(|db| pin::pin_device_list(db, user, list, change, now))
+        self.write(|db| pin::pin_device_list(db, user, list, change, epoch, now))
+    }
+
+    fn device_list_epoch(&self, user: &UserId) -> Result<Epoch, Error> {
+        self.read(|db| pin::device_list_epoch(db, user))
     }
 
     fn notice(&self, change: &Change, now: TimestampMs) -> Result<TrustEventId, Error> {

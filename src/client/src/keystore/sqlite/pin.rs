@@ -1,11 +1,11 @@
 //! Pinned identity keys and device lists.
 
 use oncekey_api::key::DeviceList as WireList;
-use oncekey_types::{TimestampMs, UserId};
+use oncekey_types::{Epoch, TimestampMs, UserId};
 use oncekey_x3dh::{Address, keys::IdentityPublic};
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{Db, Step, int, trust};
+use super::{Db, Step, int, number, trust};
 use crate::{
     keystore::{Error, seal::Record},
     machine::PinnedDeviceList,
@@ -80,15 +80,26 @@ pub(super) fn device_list(db: Db<'_>, user: &UserId) -> Result<Option<PinnedDevi
         .map_err(|_| Error::Damaged { record: record.name() })
 }
 
+/// The epoch in which the pinned list of `user` was shown.
+pub(super) fn device_list_epoch(db: Db<'_>, user: &UserId) -> Result<Epoch, Error> {
+    let epoch = db
+        .prepare_cached("SELECT epoch FROM device_list_epoch WHERE user = ?1")?
+        .query_row([user.as_str()], |row| row.get(0))
+        .optional()?;
+    // A list that an older version of the store has pinned.
+    epoch.map_or(Ok(Epoch::FIRST), |epoch| number("pinned device list", epoch).map(Epoch))
+}
+
 /// Pins `list`, stores `change` and renews the identity keys that it vouches for.
 pub(super) fn pin_device_list(
     db: Db<'_>,
     user: &UserId,
     list: &PinnedDeviceList,
     change: Option<&DevicesChanged>,
+    epoch: Epoch,
     now: TimestampMs,
 ) -> Result<Step<()>, Error> {
-    put_device_list(db, user, list)?;
+    put_device_list(db, user, list, epoch)?;
     if let Some(changed) = change {
         trust::notice(db, &Change::Devices(changed.clone()), now)?;
         if changed.trusted {
@@ -102,6 +113,7 @@ pub(super) fn put_device_list(
     db: Db<'_>,
     user: &UserId,
     list: &PinnedDeviceList,
+    epoch: Epoch,
 ) -> Result<(), Error> {
     let wire = list.to_wire();
     let seq = int(list.seq().0);
@@ -116,5 +128,9 @@ pub(super) fn put_device_list(
     if pinned == 0 {
         return Err(Error::Stale);
     }
+    db.execute(
+        "INSERT OR REPLACE INTO device_list_epoch (user, epoch) VALUES (?1, ?2)",
+        params![user.as_str(), int(epoch.0)],
+    )?;
     Ok(())
 }

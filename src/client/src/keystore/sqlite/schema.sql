@@ -1,5 +1,5 @@
--- Version 3, with session.sql. A change of either file needs a new version and a migration
--- (migrate.rs).
+-- Version 4, with session.sql and epoch.sql. A change of one of them needs a new version and a
+-- migration (migrate.rs).
 -- Columns that end in "sealed" hold sealed blobs. Times end in their unit.
 
 -- The data key, under a passphrase or a key that is kept elsewhere; no row in a store that lives in

@@ -4,7 +4,7 @@ use oncekey_types::{TimestampMs, UserId, limits};
 use oncekey_x3dh::{Address, device_list::ListedDevice};
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{Db, Step, int, number, pin};
+use super::{Db, Step, int, number, pin, write};
 use crate::{
     keystore::{
         Error,
@@ -132,7 +132,8 @@ fn accept(db: Db<'_>, change: &Change, now: TimestampMs) -> Result<(), Error> {
         }
         Change::Account(changed) => {
             db.execute("DELETE FROM device_list_pin WHERE user = ?1", [changed.user.as_str()])?;
-            pin::put_device_list(db, &changed.user, &changed.offered)?;
+            let epoch = write::counters(db)?.epoch;
+            pin::put_device_list(db, &changed.user, &changed.offered, epoch)?;
             let listed = changed.offered.list().list().devices();
             renew_identities(db, &changed.user, listed.iter(), now)
         }

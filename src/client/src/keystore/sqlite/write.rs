@@ -1,7 +1,8 @@
 //! The device, its counters and its writes.
 
 use oncekey_types::{
-    DeviceId, OneTimePreKeyId, RegistrationId, Seq, SignedPreKeyId, TimestampMs, UserId, limits,
+    DeviceId, Epoch, OneTimePreKeyId, RegistrationId, Seq, SignedPreKeyId, TimestampMs, UserId,
+    limits,
 };
 use oncekey_x3dh::{
     Address,
@@ -81,9 +82,10 @@ pub(super) fn state(db: Db<'_>) -> Result<DeviceState, Error> {
 /// The state, within a transaction of the caller's.
 pub(super) fn counters(db: Db<'_>) -> Result<DeviceState, Error> {
     let pending = pending(db)?;
-    let (registration, seq, current, highest_spk, highest_opk) = db
+    let (registration, seq, current, highest_spk, highest_opk, epoch) = db
         .query_row(
-            "SELECT registration, seq, current_spk, highest_spk, highest_opk FROM device",
+            "SELECT registration, seq, current_spk, highest_spk, highest_opk, epoch
+             FROM device, epoch",
             [],
             |row| {
                 Ok((
@@ -92,6 +94,7 @@ pub(super) fn counters(db: Db<'_>) -> Result<DeviceState, Error> {
                     row.get::<_, Option<u32>>(2)?,
                     row.get::<_, u32>(3)?,
                     row.get::<_, u32>(4)?,
+                    row.get::<_, i64>(5)?,
                 ))
             },
         )
@@ -99,6 +102,7 @@ pub(super) fn counters(db: Db<'_>) -> Result<DeviceState, Error> {
         .ok_or(Error::NoDevice)?;
     Ok(DeviceState {
         registration: registration.map(RegistrationId),
+        epoch: Epoch(number(DEVICE, epoch)?),
         seq: Seq(number(DEVICE, seq)?),
         current: current.map(SignedPreKeyId),
         highest_signed_prekey: SignedPreKeyId(highest_spk),
@@ -220,6 +224,8 @@ pub(super) fn resync(db: Db<'_>, used: &Resync) -> Result<(), Error> {
             used.one_time_prekey.map_or(0, |id| id.0)
         ],
     )?;
+    let epoch = used.epoch.map_or(0, |epoch| int(epoch.0));
+    db.execute("UPDATE epoch SET epoch = max(epoch, ?1)", [epoch])?;
     Ok(())
 }
 

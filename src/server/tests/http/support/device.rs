@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use oncekey_api::{Base64, device, key, path};
-use oncekey_types::{DeviceId, OneTimePreKeyId, Seq, SignedPreKeyId, UnixSeconds, UserId};
+use oncekey_types::{DeviceId, Epoch, OneTimePreKeyId, Seq, SignedPreKeyId, UnixSeconds, UserId};
 use oncekey_x3dh::{
     Address,
     device_list::{DeviceList, DeviceListHash, FIRST_PREV_HASH, ListedDevice},
@@ -79,6 +79,7 @@ impl Device {
             signed_prekey: self.signed_prekey(),
             one_time_prekeys: self.prekeys(prekeys),
             device_list: None,
+            epoch: Epoch::FIRST,
         };
         Request::json("PUT", self.path(""), &serde_json::to_value(body).unwrap())
     }

@@ -65,6 +65,16 @@ impl History {
         }
     }
 
+    /// Every device has lost its pool, and numbers and time start again where the backup has them.
+    pub(super) fn restored(&mut self) {
+        let owners: Vec<_> = self.uploaded.keys().cloned().collect();
+        for owner in owners {
+            self.discard(&owner);
+        }
+        self.highest.clear();
+        self.time = TimestampMs(0);
+    }
+
     /// Keys that were accepted; a re-send brings none.
     fn accept(&mut self, owner: Owner, keys: &[OneTimePreKey]) {
         let uploaded = self.uploaded.entry(owner).or_default();

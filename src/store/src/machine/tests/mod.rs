@@ -5,6 +5,7 @@ mod invariants;
 mod met;
 mod model;
 mod queues;
+mod restore;
 mod rules;
 mod sequence;
 mod sizes;

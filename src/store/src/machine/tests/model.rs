@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use oncekey_types::{
-    CallerId, DeviceId, LogIndex, OneTimePreKeyId, RegistrationId, Seq, TimestampMs, UserId,
+    CallerId, DeviceId, Epoch, LogIndex, OneTimePreKeyId, RegistrationId, Seq, TimestampMs, UserId,
+    limits::RESTORE_REGISTRATIONS_SKIPPED,
 };
 
 use crate::{
@@ -14,9 +15,10 @@ use crate::{
     query::{Answer, Query, pool_digest},
 };
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Model {
     pub(super) time: u64,
+    pub(super) epoch: Epoch,
     pub(super) users: BTreeMap<UserId, User>,
     answers: Vec<Answered>,
     /// What is missing in a bucket, in milliseconds of refill, and since when.
@@ -24,7 +26,7 @@ pub(super) struct Model {
     bounds: Bounds,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct User {
     pub(super) devices: BTreeMap<DeviceId, Device>,
     registrations: u32,
@@ -32,7 +34,7 @@ pub(super) struct User {
     pub(super) lists: Vec<DeviceList>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Device {
     register: Register,
     registered: Registered,
@@ -45,7 +47,7 @@ pub(super) struct Device {
     pub(super) highest: Option<OneTimePreKeyId>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Answered {
     request: Dispense,
     due: u64,
@@ -91,15 +93,34 @@ impl Device {
 impl Model {
     pub(super) fn new(bounds: Bounds) -> Self {
         let (users, deficits) = (BTreeMap::new(), BTreeMap::new());
-        Self { time: 0, users, answers: Vec::new(), deficits, bounds }
+        Self { time: 0, epoch: Epoch::FIRST, users, answers: Vec::new(), deficits, bounds }
     }
 
     pub(super) fn tick(&mut self, time: u64) {
         self.time = self.time.max(time);
     }
 
+    /// The cluster that is made from a backup of this one: it has nothing to hand out, and has
+    /// forgotten what it answered.
+    pub(super) fn restored(&self, epoch: Epoch) -> Self {
+        let mut new = Self { epoch, answers: Vec::new(), ..self.clone() };
+        for user in new.users.values_mut() {
+            let skipped = user.registrations + RESTORE_REGISTRATIONS_SKIPPED;
+            user.registrations = skipped.max((epoch.0 / 1000) as u32 - 1);
+            for device in user.devices.values_mut() {
+                device.pool.clear();
+                device.upload = None;
+            }
+        }
+        new
+    }
+
     pub(super) fn apply(&mut self, index: LogIndex, policy: &Policy, command: &Command) -> Outcome {
+        if let Some(given) = command.epoch().filter(|given| *given != self.epoch) {
+            return Outcome::Refused(Refusal::OtherEpoch { given, current: self.epoch });
+        }
         let result = match command {
+            Command::Restore(_) => unreachable!("restores are the tests' own"),
             Command::Register(command) => self.register(command),
             Command::ReplaceSignedPreKey(command) => self.replace(command),
             Command::AddOneTimePreKeys(command) => self.add(command),
@@ -130,11 +151,12 @@ impl Model {
             return Err(Refusal::PoolFull { count: 0, given: keys.len() as u32, limit });
         }
         if let Some(list) = &command.device_list {
-            chained(&user.lists, list)?;
+            chained(self.epoch, &user.lists, list)?;
         }
 
+        let first = ((self.epoch.0 / 1000) as u32).max(1);
         let user = self.users.entry(command.user.clone()).or_default();
-        user.registrations += 1;
+        user.registrations = first.max(user.registrations + 1);
         user.floor = floor;
         user.lists.extend(command.device_list.clone());
         let pool = PoolState {
@@ -224,8 +246,9 @@ impl Model {
     }
 
     fn put_list(&mut self, command: &PutDeviceList) -> Result<Outcome, Refusal> {
+        let epoch = self.epoch;
         let user = self.user(&command.user)?;
-        chained(&user.lists, &command.list)?;
+        chained(epoch, &user.lists, &command.list)?;
         user.lists.push(command.list.clone());
         Ok(Outcome::DeviceListPut { seq: command.list.seq })
     }
@@ -336,6 +359,7 @@ impl Model {
                 Answer::Status(device.map(|device| DeviceStatus {
                     registration: device.registered.registration,
                     seq: Seq(device.seq()),
+                    epoch: self.epoch,
                     pool: device.state(),
                     signed_prekey_accepted: TimestampMs(device.signed_at),
                     ids: ranges(&device.pool),
@@ -410,7 +434,7 @@ fn growing(keys: &[OneTimePreKey], floor: Option<OneTimePreKeyId>) -> Result<(),
     Err(Refusal::OneTimePreKeyIdsNotGrowing { conflicts, highest })
 }
 
-fn chained(lists: &[DeviceList], list: &DeviceList) -> Result<(), Refusal> {
+fn chained(epoch: Epoch, lists: &[DeviceList], list: &DeviceList) -> Result<(), Refusal> {
     if let Some(first) = lists.first()
         && first.account_key != list.account_key
     {
@@ -420,6 +444,9 @@ fn chained(lists: &[DeviceList], list: &DeviceList) -> Result<(), Refusal> {
         return Ok(());
     }
     let expected = Seq(lists.last().map_or(0, |last| last.seq.0) + 1);
+    if epoch > Epoch::FIRST && list.seq > expected {
+        return Ok(());
+    }
     if list.seq != expected {
         return Err(Refusal::DeviceListOutOfOrder { given: list.seq, expected });
     }

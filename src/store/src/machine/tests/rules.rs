@@ -1,8 +1,8 @@
 //! Single rules, each with its reason in its name, in sequences short enough to read.
 
 use oncekey_types::{
-    CallerId, DeviceId, LogIndex, OneTimePreKeyId, RegistrationId, RequestId, Seq, TimestampMs,
-    UserId,
+    CallerId, DeviceId, Epoch, LogIndex, OneTimePreKeyId, RegistrationId, RequestId, Seq,
+    TimestampMs, UserId,
 };
 
 use super::invariants;
@@ -72,6 +72,7 @@ pub(super) fn register(device: u32, seq: u64, ids: &[u32]) -> Command {
         signed_prekey: signed_prekey(1),
         one_time_prekeys: keys(ids),
         device_list: None,
+        epoch: Epoch::FIRST,
     })
 }
 
@@ -86,6 +87,7 @@ fn add_to(registration: u32, seq: u64, digest: u8, ids: &[u32]) -> Command {
         tag: tag(seq, digest),
         registration: RegistrationId(registration),
         one_time_prekeys: keys(ids),
+        epoch: Epoch::FIRST,
     })
 }
 
@@ -96,6 +98,7 @@ fn replace(seq: u64, digest: u8, id: u32) -> Command {
         tag: tag(seq, digest),
         registration: RegistrationId(1),
         signed_prekey: signed_prekey(id),
+        epoch: Epoch::FIRST,
     })
 }
 

@@ -5,8 +5,8 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use oncekey_types::{
-    CallerId, DeviceId, LogIndex, RegistrationId, RequestId, Seq, SignedPreKeyId, TimestampMs,
-    UnixSeconds, UserId,
+    BackupId, CallerId, DeviceId, Epoch, LogIndex, RegistrationId, RequestId, Seq, SignedPreKeyId,
+    TimestampMs, UnixSeconds, UserId,
 };
 use proptest::{collection::vec, option, prelude::*, test_runner::TestRunner};
 
@@ -19,8 +19,9 @@ use crate::{
     command::*,
     generate,
     machine::{Bounds, apply_within},
+    outcome::{Outcome, Restored},
     query::{self, Query},
-    snapshot::{self, state_digest},
+    snapshot::{self, Content, state_digest},
     state::MemoryState,
 };
 
@@ -38,6 +39,10 @@ enum Step {
     Batch { clock_ms: i64, policy: usize, acts: Vec<Act> },
     /// The state is carried to another node.
     Snapshot,
+    /// A backup is taken.
+    Backup,
+    /// The cluster is lost and another one made from the last backup.
+    Restore,
 }
 
 /// A command, as far as it does not depend on what came before.
@@ -108,7 +113,9 @@ fn step() -> impl Strategy<Value = Step> {
     let clock = prop_oneof![12 => -400i64..1500, 1 => 1500i64..60_000, 1 => Just(-100_000i64)];
     let batch = (clock, 0..policies().len(), vec(act(), 0..5))
         .prop_map(|(clock_ms, policy, acts)| Step::Batch { clock_ms, policy, acts });
-    prop_oneof![12 => batch, 1 => Just(Step::Snapshot)]
+    prop_oneof![
+        24 => batch, 2 => Just(Step::Snapshot), 2 => Just(Step::Backup), 1 => Just(Step::Restore),
+    ]
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -178,8 +185,19 @@ struct Run {
     outcomes: Vec<String>,
     clock_ms: i64,
     index: u64,
+    backup: Option<Backup>,
+    /// Highest one-time prekey id that a device ever made. It makes none again.
+    made: BTreeMap<(usize, u32), u32>,
+    /// The same when the cluster was restored last.
+    made_before: BTreeMap<(usize, u32), u32>,
     /// Makes every tag, hash and signed prekey another one.
     fresh: u64,
+}
+
+/// What a backup has, and the model of it.
+struct Backup {
+    chunks: Vec<Vec<u8>>,
+    model: Model,
 }
 
 impl Run {
@@ -193,6 +211,9 @@ impl Run {
             outcomes: Vec::new(),
             clock_ms: BASE_MS,
             index: 0,
+            backup: None,
+            made: BTreeMap::new(),
+            made_before: BTreeMap::new(),
             fresh: 0,
         }
     }
@@ -200,6 +221,11 @@ impl Run {
     fn step(&mut self, step: &Step) {
         match step {
             Step::Snapshot => self.state = carried_over(&self.state),
+            Step::Backup => {
+                let chunks = chunks(&self.state, Content::Backup);
+                self.backup = Some(Backup { chunks, model: self.model.clone() });
+            }
+            Step::Restore => self.restore(),
             Step::Batch { clock_ms, policy, acts } => {
                 self.clock_ms = (self.clock_ms + clock_ms).max(0);
                 self.batch(policies()[*policy], acts);
@@ -239,6 +265,41 @@ impl Run {
         self.state.commit(applied.changes);
     }
 
+    fn restore(&mut self) {
+        let Some(Backup { chunks, model }) = &self.backup else { return };
+        let epoch = Epoch(self.model.epoch.0 + 1_000_000_000);
+        self.model = model.restored(epoch);
+        self.history.restored();
+        self.made_before = self.made.clone();
+        (self.state, self.twin) = Default::default();
+        let mut reader = snapshot::Reader::of(Content::Backup);
+        let mut steps = vec![RestoreStep::Begin];
+        for chunk in chunks {
+            let record = |(key, value)| RestoredRecord { key, value };
+            let records = reader.push(chunk).unwrap().into_iter().map(record).collect();
+            // Each step may come twice.
+            steps.extend(vec![RestoreStep::Put(records); 2]);
+        }
+        reader.finish().unwrap();
+        steps.push(RestoreStep::End);
+        for step in steps {
+            self.index += 1;
+            let is_done = step == RestoreStep::End;
+            let restore = Restore { backup: BackupId([7; 16]), epoch, step };
+            let batch = Batch {
+                time: TimestampMs(0),
+                policy: Policy::default(),
+                commands: vec![Command::Restore(restore)],
+            };
+            for state in [&mut self.state, &mut self.twin] {
+                let applied = apply_within(state, LogIndex(self.index), &batch, &BOUNDS).unwrap();
+                assert_eq!(applied.outcomes, [Outcome::Restored(Restored { epoch, is_done })]);
+                state.commit(applied.changes);
+            }
+        }
+        self.outcomes.push("a restore".to_owned());
+    }
+
     fn compare_answers(&self) {
         for user in USERS.map(user_id) {
             let mut queries = vec![
@@ -271,6 +332,7 @@ impl Run {
                     tag: self.tag(*owner, seq),
                     registration: self.registration(*owner),
                     signed_prekey: self.signed_prekey(current + id_step),
+                    epoch: self.model.epoch,
                 })
             }
             Act::Add { owner, seq, keys } => Command::AddOneTimePreKeys(AddOneTimePreKeys {
@@ -279,6 +341,7 @@ impl Run {
                 tag: self.tag(*owner, seq),
                 registration: self.registration(*owner),
                 one_time_prekeys: self.keys(*owner, keys),
+                epoch: self.model.epoch,
             }),
             Act::Remove { owner } => Command::RemoveDevice(RemoveDevice {
                 user: user_id(USERS[owner.0]),
@@ -329,6 +392,7 @@ impl Run {
             signed_prekey: self.signed_prekey(1),
             one_time_prekeys: self.keys(owner, keys),
             device_list: list.map(|list| self.list(owner.0, list)),
+            epoch: self.model.epoch,
         }
     }
 
@@ -358,17 +422,20 @@ impl Run {
     }
 
     /// The same id always has the same key, so that a key that comes back is seen to.
-    fn keys(&self, owner: (usize, u32), keys: &Keys) -> Vec<OneTimePreKey> {
+    fn keys(&mut self, owner: (usize, u32), keys: &Keys) -> Vec<OneTimePreKey> {
         let user = self.model.users.get(&user_id(USERS[owner.0]));
         let highest = self.device(owner).and_then(|device| device.highest);
         let highest = highest.max(user.and_then(|user| user.floor));
-        let highest = highest.map_or(10, |id| id.0);
-        let mut id = highest.saturating_add_signed(keys.first.into());
+        let made = self.made.get(&owner).copied();
+        let highest = highest.map_or(10, |id| id.0).max(made.unwrap_or(0));
+        let before = self.made_before.get(&owner).copied().unwrap_or(0);
+        let mut id = highest.saturating_add_signed(keys.first.into()).max(before + 1);
         let mut ids = Vec::new();
         for step in &keys.steps {
             ids.push(id);
             id += u32::from(*step);
         }
+        self.made.insert(owner, made.max(ids.last().copied()).unwrap_or(0));
         generate::keys(&ids)
     }
 
@@ -430,17 +497,22 @@ fn user_id(name: &str) -> UserId {
 }
 
 fn carried_over(state: &MemoryState) -> MemoryState {
-    let (mut writer, mut reader) = (snapshot::Writer::default(), snapshot::Reader::default());
+    let mut reader = snapshot::Reader::of(Content::Snapshot);
     let mut records = Vec::new();
-    while let Some(chunk) = writer.next_chunk(state).unwrap() {
+    for chunk in chunks(state, Content::Snapshot) {
         records.extend(reader.push(&chunk).unwrap());
     }
     assert_eq!(reader.finish().unwrap(), records.len() as u64);
     records.into_iter().collect()
 }
 
+fn chunks(state: &MemoryState, content: Content) -> Vec<Vec<u8>> {
+    let mut writer = snapshot::Writer::of(content);
+    std::iter::from_fn(|| writer.next_chunk(state).unwrap()).collect()
+}
+
 /// Names of all that a run has to meet now and then, or it proves nothing.
-const TO_MEET: [&str; 26] = [
+const TO_MEET: [&str; 28] = [
     "Registered",
     "SignedPreKeyReplaced",
     "OneTimePreKeysAdded",
@@ -467,6 +539,8 @@ const TO_MEET: [&str; 26] = [
     "withheld: true",
     "withheld: false",
     "registration: RegistrationId(3)",
+    "a restore",
+    "OtherEpoch",
 ];
 
 #[test]

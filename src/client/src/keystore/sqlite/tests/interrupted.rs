@@ -146,7 +146,7 @@ fn trust_changes_whole_or_not_at_all() {
     let add = |device: &Device| ListChange::Add(Box::new(device.listed(NOW)));
     let first = bob.next_device_list(None, &add(&bob)).unwrap().unwrap();
     let second = bob.next_device_list(Some(&first), &add(&again)).unwrap().unwrap();
-    store.pin_device_list(user, &first, None, NOW).unwrap();
+    store.pin_device_list(user, &first, None, Epoch::FIRST, NOW).unwrap();
     let pinned = *bob.identity().public();
     store
         .write(|db| {
@@ -155,7 +155,9 @@ fn trust_changes_whole_or_not_at_all() {
         })
         .unwrap();
     let changed = DevicesChanged::between(user, &first, &second, NewDevices::Trusted).unwrap();
-    interrupt("pin", &store, || store.pin_device_list(user, &second, Some(&changed), NOW));
+    interrupt("pin", &store, || {
+        store.pin_device_list(user, &second, Some(&changed), Epoch::FIRST, NOW)
+    });
     let renewed = *again.identity().public();
     assert_eq!(store.pinned_identity(bob.address()).unwrap(), Some(renewed));
 
@@ -175,7 +177,7 @@ fn a_backup_comes_back_whole_or_not_at_all() {
     from.create(&bob).unwrap();
     let add = ListChange::Add(Box::new(bob.listed(NOW)));
     let list = bob.next_device_list(None, &add).unwrap().unwrap();
-    from.pin_device_list(bob.user(), &list, None, NOW).unwrap();
+    from.pin_device_list(bob.user(), &list, None, Epoch::FIRST, NOW).unwrap();
     let export = from.export().unwrap();
     interrupt("import", &to, || to.import(&export, NOW));
     assert_eq!(to.pinned_device_list(bob.user()).unwrap(), Some(list));

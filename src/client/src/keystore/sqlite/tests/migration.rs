@@ -1,6 +1,6 @@
 //! A store of version 1, with something in each table.
 
-use oncekey_types::{DeviceId, SignedPreKeyId, UnixSeconds};
+use oncekey_types::{DeviceId, Epoch, SignedPreKeyId, UnixSeconds};
 use oncekey_x3dh::keys::{AccountKeyPair, SignedPreKeyPair};
 use rusqlite::params;
 
@@ -183,8 +183,30 @@ const BACK_TO_VERSION_2: &str = "
     INSERT INTO session SELECT * FROM newer;
     DROP TABLE newer;
     CREATE INDEX session_opk ON session (peer_user, peer_device, opk);
+    DROP TABLE epoch;
+    DROP TABLE device_list_epoch;
     PRAGMA user_version = 2;
 ";
+
+/// Turns a file of this version into one of version 3.
+const BACK_TO_VERSION_3: &str = "
+    DROP TABLE epoch;
+    DROP TABLE device_list_epoch;
+    PRAGMA user_version = 3;
+";
+
+#[test]
+fn a_store_of_version_3_is_of_the_first_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteKeyStore::open(folder.path(), &key()).unwrap();
+    store.create(&device()).unwrap();
+    store.resync(&Resync { epoch: Some(Epoch(7)), ..Resync::default() }).unwrap();
+    assert_eq!(store.state().unwrap().epoch, Epoch(7));
+    store.connection.lock().execute_batch(BACK_TO_VERSION_3).unwrap();
+    drop(store);
+    let store = SqliteKeyStore::open(folder.path(), &key()).unwrap();
+    assert_eq!(store.state().unwrap().epoch, Epoch::FIRST);
+}
 
 #[test]
 fn a_store_of_version_2_keeps_its_sessions_and_their_keys_can_be_taken() {

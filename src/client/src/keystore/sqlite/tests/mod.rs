@@ -144,6 +144,7 @@ fn settling_another_write_changes_nothing() {
 fn counters_never_fall() {
     let (store, _) = store();
     let used = |n: u32| Resync {
+        epoch: Some(Epoch(n.into())),
         seq: Some(Seq(n.into())),
         signed_prekey: Some(SignedPreKeyId(n)),
         one_time_prekey: Some(OneTimePreKeyId(n)),
@@ -152,7 +153,7 @@ fn counters_never_fall() {
     store.resync(&used(3)).unwrap();
     store.resync(&Resync::default()).unwrap();
     let state = store.state().unwrap();
-    assert_eq!(state.seq, Seq(7));
+    assert_eq!((state.epoch, state.seq), (Epoch(7), Seq(7)));
     assert_eq!(state.highest_signed_prekey, SignedPreKeyId(7));
     assert_eq!(state.highest_one_time_prekey, OneTimePreKeyId(7));
 }
