@@ -392,7 +392,8 @@ impl Node {
     /// Hands over leadership, then stops all shards and closes log and state.
     pub async fn shutdown(&self) {
         self.hand_over().await;
-        self.inner.tasks.lock().abort_all();
+        let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
+        tasks.shutdown().await;
         for group in self.inner.router.groups() {
             if let Err(error) = group.raft.shutdown().await {
                 tracing::warn!(shard = %group.id, %error, "a group did not end cleanly");

@@ -109,9 +109,21 @@ impl Cluster {
     }
 
     async fn start_node(&mut self, node: NodeId) -> Result<(), StartError> {
-        let started = Node::start(self.config(node)).await?;
-        self.nodes.insert(node, started);
-        Ok(())
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match Node::start(self.config(node)).await {
+                // A node that was stopped in this process lets go of its folder a moment later.
+                Err(StartError::Identity(reason))
+                    if reason.contains("is in use") && Instant::now() < deadline =>
+                {
+                    tokio::task::yield_now().await;
+                }
+                started => {
+                    self.nodes.insert(node, started?);
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Ends a node as a crash would, as far as one process can.

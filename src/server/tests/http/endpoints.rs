@@ -208,7 +208,11 @@ async fn an_operator_sees_health_metrics_and_the_cluster() {
         assert_eq!(of_bundles.filter(|line| line.ends_with(&of_bob)).count(), 1, "{metrics}");
     }
     assert!(metrics.ends_with("# EOF\n") && !metrics.contains("bob"), "{metrics}");
-    let cluster = node.ask_admin(Request::get("/v1/cluster")).await.json();
+    let cluster = eventually(async || {
+        let cluster = node.ask_admin(Request::get("/v1/cluster")).await.json();
+        if cluster["members"][0].is_object() { Ok(cluster) } else { Err(cluster.to_string()) }
+    })
+    .await;
     assert_eq!(cluster["node"], 1);
     assert_eq!(cluster["members"][0]["public"], "node-1.example:8080");
     assert_eq!(cluster["shards"].as_array().unwrap().len(), 2);
