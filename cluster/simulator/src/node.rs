@@ -15,7 +15,7 @@ use std::{
 
 use oncekey_raft::{
     Environment, Node,
-    environment::{Blocking, Clock, Disks},
+    environment::{Blocking, Clock, Disks, Unguarded},
 };
 use oncekey_server::{Config, Overrides, Server};
 use oncekey_storage::SimMachine;
@@ -175,6 +175,7 @@ impl Machine {
         Environment {
             spans: None,
             network: Arc::new(self.network.clone()),
+            guard: Arc::new(Unguarded),
             disks: Disks::Simulated(self.disks.clone()),
             blocking: Blocking::Inline(Arc::new(move || {
                 let max = disk.disk_max_ms.load(Ordering::Relaxed);
@@ -225,6 +226,7 @@ impl Machine {
         config.node.wal_segment_bytes = SEGMENT_BYTES;
         config.node.state_cache_bytes = 1 << 20;
         config.node.log_entries_max = self.plan.log_entries_max;
+        config.addresses.requests_per_s = 0;
         config.node.policy.per_caller.capacity = 0;
         config.node.policy.per_target.capacity = 0;
         config.node.environment = self.environment();

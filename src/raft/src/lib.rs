@@ -38,6 +38,7 @@ mod origins;
 mod peer;
 mod reports;
 mod router;
+mod seldom;
 mod service;
 mod shard;
 mod start;

@@ -92,7 +92,7 @@ impl Node {
         let pool = Arc::new(PeerPool::new(
             Arc::clone(&disk.identity),
             (config.me.clone(), config.protocols),
-            Arc::clone(&environment.network),
+            environment,
             faults.clone(),
         ));
         let configured = configured(&config);

@@ -26,7 +26,7 @@ use crate::{
     measures::{NodeMeasures, ShardMeasures},
     membership::{self, Membership},
     origins::Origins,
-    peer::{Inbound, NetworkFactory, PeerPool},
+    peer::{Greeter, Inbound, NetworkFactory, PeerPool},
     router::Router,
     service::Services,
     shard::Shard,
@@ -168,9 +168,12 @@ pub(crate) async fn listen(
     Ok(Inbound::start(
         listener,
         address,
-        Arc::clone(&disk.identity),
-        (config.me.clone(), config.protocols),
-        faults.clone(),
+        Greeter::new(
+            Arc::clone(&disk.identity),
+            (config.me.clone(), config.protocols),
+            Arc::clone(&config.environment.guard),
+            faults.clone(),
+        ),
         Arc::clone(services),
     ))
 }

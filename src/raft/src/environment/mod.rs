@@ -6,6 +6,7 @@
 
 mod blocking;
 mod clock;
+mod guard;
 mod network;
 
 use std::{fmt, sync::Arc};
@@ -16,6 +17,7 @@ use crate::trace::SpanSink;
 
 pub use blocking::Blocking;
 pub use clock::Clock;
+pub use guard::{Guard, Guarded, Layered, Unguarded};
 pub use network::{Accepted, Listener, Network, ReadHalf, Stream, Tcp, WriteHalf};
 
 /// What a node stands on. The default is the real world.
@@ -23,6 +25,8 @@ pub use network::{Accepted, Listener, Network, ReadHalf, Stream, Tcp, WriteHalf}
 pub struct Environment {
     /// How nodes and clients are connected.
     pub network: Arc<dyn Network>,
+    /// What protects the connections between nodes.
+    pub guard: Arc<dyn Guard>,
     /// Where a node keeps what it has.
     pub disks: Disks,
     /// Where work is done that waits for a disk or takes long.
@@ -46,6 +50,7 @@ impl Default for Environment {
     fn default() -> Self {
         Self {
             network: Arc::new(Tcp),
+            guard: Arc::new(Unguarded),
             disks: Disks::Folder,
             blocking: Blocking::Threads,
             clock: Clock::system(),

@@ -9,7 +9,10 @@ use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use oncekey_types::NodeId;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+};
 
 use super::{
     link::{FrameReader, FrameWriter, split, write_frames},
@@ -17,13 +20,16 @@ use super::{
 };
 use crate::{
     config::Member,
-    environment::{Listener, Stream},
+    environment::{Guard, Guarded, Listener, Stream},
     error::{Fault, FaultSink},
     identity::{Identity, MeetError},
+    seldom::Seldom,
 };
 
 /// Time in which a new connection must greet.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections that may be about to greet at the same time; more wait.
+const GREETINGS_MAX: usize = 256;
 /// Responses that may wait to be written on one connection.
 const WRITE_QUEUE_MAX: usize = 4096;
 
@@ -52,13 +58,10 @@ impl Inbound {
     pub(crate) fn start(
         listener: Box<dyn Listener>,
         address: SocketAddr,
-        identity: Arc<Identity>,
-        (me, protocols): (Member, Protocols),
-        faults: FaultSink,
+        greeter: Greeter,
         service: Arc<impl Service>,
     ) -> Self {
         let mut accepting = JoinSet::new();
-        let greeter = Greeter { identity, me, protocols, faults };
         accepting.spawn(accept(listener, greeter, service));
         Self { address, _accepting: accepting }
     }
@@ -70,13 +73,16 @@ impl Inbound {
 
 async fn accept(listener: Box<dyn Listener>, greeter: Greeter, service: Arc<impl Service>) {
     let greeter = Arc::new(greeter);
+    let places = Arc::new(Semaphore::new(GREETINGS_MAX));
     let mut connections = JoinSet::new();
     loop {
+        // The semaphore is never closed.
+        let place = Arc::clone(&places).acquire_owned().await.ok();
         match listener.accept().await {
             Ok((stream, from)) => {
                 let (greeter, service) = (Arc::clone(&greeter), Arc::clone(&service));
                 connections.spawn(async move {
-                    if let Err(reason) = serve(stream, &greeter, service).await {
+                    if let Err(reason) = serve(stream, place, &greeter, service).await {
                         tracing::debug!(%from, reason, "a peer was turned away");
                     }
                 });
@@ -93,12 +99,14 @@ async fn accept(listener: Box<dyn Listener>, greeter: Greeter, service: Arc<impl
 
 async fn serve(
     stream: Box<dyn Stream>,
+    place: Option<OwnedSemaphorePermit>,
     greeter: &Greeter,
     service: Arc<impl Service>,
 ) -> Result<(), String> {
-    let (mut reader, mut writer) = split(stream);
-    let greeting = tokio::time::timeout(GREETING_TIMEOUT, greeter.greet(&mut reader, &mut writer));
-    let (node, member) = greeting.await.map_err(|_| "did not greet in time".to_owned())??;
+    let greeting = tokio::time::timeout(GREETING_TIMEOUT, greeter.greet(stream)).await;
+    let (node, member, mut reader, writer) =
+        greeting.map_err(|_| "did not greet in time".to_owned())??;
+    drop(place);
     service.met(node, &member);
 
     let (responses, queue) = mpsc::channel(WRITE_QUEUE_MAX);
@@ -132,19 +140,33 @@ async fn respond(
     }
 }
 
-struct Greeter {
+/// Who this node is, and whom it lets in.
+pub(crate) struct Greeter {
     identity: Arc<Identity>,
     me: Member,
     protocols: Protocols,
+    guard: Arc<dyn Guard>,
     faults: FaultSink,
+    distrusted: Seldom,
 }
 
 impl Greeter {
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        (me, protocols): (Member, Protocols),
+        guard: Arc<dyn Guard>,
+        faults: FaultSink,
+    ) -> Self {
+        Self { identity, me, protocols, guard, faults, distrusted: Seldom::default() }
+    }
+
     async fn greet(
         &self,
-        reader: &mut FrameReader,
-        writer: &mut FrameWriter,
-    ) -> Result<(NodeId, Member), String> {
+        stream: Box<dyn Stream>,
+    ) -> Result<(NodeId, Member, FrameReader, FrameWriter), String> {
+        let guarded = self.guard.accepted(stream).await;
+        let Guarded { stream, node: proved } = guarded.map_err(|error| error.to_string())?;
+        let (mut reader, mut writer) = split(stream);
         let frame = match reader.next().await {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Err(error.to_string()),
@@ -165,7 +187,7 @@ impl Greeter {
         };
         let hello: Hello = wire::decode(&frame).map_err(|error| error.to_string())?;
         let node = NodeId(hello.node);
-        let (reply, result) = match self.check(&hello) {
+        let (reply, result) = match self.check(&hello, proved) {
             Ok(()) => (
                 HelloReply::Welcome {
                     protocol,
@@ -174,7 +196,7 @@ impl Greeter {
                     progress: self.identity.progress(),
                     member: self.me.clone(),
                 },
-                Ok((node, hello.member)),
+                Ok(hello.member),
             ),
             Err(reply) => {
                 let reason = format!("{reply:?}");
@@ -183,14 +205,27 @@ impl Greeter {
         };
         let frame = wire::encode(&reply).map_err(|error| error.to_string())?;
         writer.send(frame).await.map_err(|error| error.to_string())?;
-        result
+        Ok((node, result?, reader, writer))
     }
 
-    fn check(&self, hello: &Hello) -> Result<(), HelloReply> {
+    fn check(&self, hello: &Hello, proved: Option<NodeId>) -> Result<(), HelloReply> {
         let refuse = |reason: String| Err(HelloReply::Refused { reason });
         let me = self.identity.node().0;
         if hello.cluster != self.identity.cluster() {
             return refuse(format!("node {me} belongs to another cluster"));
+        }
+        if let Some(proved) = proved.filter(|proved| proved.0 != hello.node) {
+            if self.distrusted.is_due() {
+                tracing::warn!(
+                    says = hello.node,
+                    certificate = %proved,
+                    "a node with the certificate of another was turned away"
+                );
+            }
+            return refuse(format!(
+                "the certificate is that of node {proved}, not of node {}",
+                hello.node
+            ));
         }
         if hello.shards != self.identity.shards() {
             return refuse(format!("node {me} has {} shards", self.identity.shards()));

@@ -5,7 +5,8 @@
 //! requests at a time; requests of one shard enter its Raft core in the order they were sent; every
 //! request has a deadline, and one without an answer is unknown, not failed.
 //!
-//! Leaves out: encryption and authentication of the connection.
+//! Leaves out: encryption and proof of identity, which are the business of the connection's
+//! [`Guard`](crate::environment::Guard); what it proved is held against the greeting here.
 
 mod inbound;
 mod link;
@@ -13,7 +14,7 @@ mod network;
 mod pool;
 pub(crate) mod wire;
 
-pub(crate) use inbound::{Inbound, Service};
+pub(crate) use inbound::{Greeter, Inbound, Service};
 pub(crate) use link::CallError;
 pub(crate) use network::NetworkFactory;
 pub(crate) use pool::PeerPool;

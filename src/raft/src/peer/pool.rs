@@ -18,9 +18,10 @@ use super::{
 };
 use crate::{
     config::Member,
-    environment::Network,
+    environment::{Environment, Guard, Guarded, Network},
     error::{Fault, FaultSink},
     identity::{Identity, Progress, removed_advice, went_back_advice},
+    seldom::Seldom,
 };
 
 /// Shortest time between two attempts to reach the same node.
@@ -34,8 +35,10 @@ pub(crate) struct PeerPool {
     me: Member,
     protocols: Protocols,
     network: Arc<dyn Network>,
+    guard: Arc<dyn Guard>,
     faults: FaultSink,
     peers: Mutex<BTreeMap<u64, Arc<Peer>>>,
+    distrusted: Seldom,
 }
 
 #[derive(Default)]
@@ -51,10 +54,19 @@ impl PeerPool {
     pub(crate) fn new(
         identity: Arc<Identity>,
         (me, protocols): (Member, Protocols),
-        network: Arc<dyn Network>,
+        environment: &Environment,
         faults: FaultSink,
     ) -> Self {
-        Self { identity, me, protocols, network, faults, peers: Mutex::default() }
+        Self {
+            identity,
+            me,
+            protocols,
+            network: Arc::clone(&environment.network),
+            guard: Arc::clone(&environment.guard),
+            faults,
+            peers: Mutex::default(),
+            distrusted: Seldom::default(),
+        }
     }
 
     /// Says where `node` is. A later address replaces an earlier one for the next dial.
@@ -185,6 +197,16 @@ impl PeerPool {
             .connect(address)
             .await
             .map_err(|error| format!("cannot connect to {address}: {error}"))?;
+        let guarded = self.guard.dialled(stream).await;
+        let Guarded { stream, node: proved } =
+            guarded.map_err(|error| self.distrust(format!("{address} is not trusted: {error}")))?;
+        if let (Some(node), Some(proved)) = (node, proved)
+            && node != proved.0
+        {
+            return Err(self.distrust(format!(
+                "{address} should be node {node}, its certificate is that of node {proved}"
+            )));
+        }
         let (mut reader, mut writer) = split(stream);
         let hello = Hello {
             protocols: self.protocols,
@@ -208,6 +230,12 @@ impl PeerPool {
                 tracing::debug!(node = found, protocol, "greeted");
                 if node.is_some_and(|node| node != found) {
                     return Err(format!("{address} is node {found}"));
+                }
+                if let Some(proved) = proved.filter(|proved| proved.0 != found) {
+                    return Err(self.distrust(format!(
+                        "{address} says that it is node {found}, its certificate is that of node \
+                         {proved}"
+                    )));
                 }
                 let found = NodeId(found);
                 let met = self.identity.meet(found, incarnation, progress);
@@ -236,6 +264,14 @@ impl PeerPool {
                 Err("the disk of this node went back in time".to_owned())
             }
         }
+    }
+
+    /// Passes on why another node is not trusted, which somebody has to look after.
+    fn distrust(&self, reason: String) -> String {
+        if self.distrusted.is_due() {
+            tracing::warn!(reason, "a node is not trusted");
+        }
+        reason
     }
 }
 

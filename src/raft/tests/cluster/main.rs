@@ -6,6 +6,7 @@
     reason = "helpers of tests fail by panicking, as tests do"
 )]
 
+mod guard;
 mod membership;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
