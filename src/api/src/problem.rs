@@ -160,6 +160,10 @@ codes! {
     /// The caller has reported a moment ago; nothing was counted.
     TooManyReports = "too_many_reports", 429, "The caller has reported a moment ago", No;
 
+    /// The client's address sends requests faster than it may.
+    TooManyRequests =
+        "too_many_requests", 429, "The address sends too many requests", Yes;
+
     /// JSON of another form: a field is missing, unknown, or of the wrong type.
     InvalidBody = "invalid_body", 422, "The body does not have the required form", No;
     /// A list has too many or too few members, or is out of order.

@@ -1,8 +1,9 @@
 //! Where requests come in: routes, and what holds for all of them.
 //!
 //! Guarantees: every reply, refusals included, is counted, says `Cache-Control: no-store` and the
-//! cluster's epoch, and is a problem document when it is an error; no more requests than configured are served at once, the
-//! rest are told to come back; none takes longer than its parts are allowed to take together.
+//! cluster's epoch, and is a problem document when it is an error; no more requests than configured
+//! are served at once, and no address sends them faster than allowed, the rest are told to come back;
+//! none takes longer than its parts are allowed to take together.
 //! Logs and spans have no user, device, caller or key.
 //!
 //! Leaves out: connections; see [`listener`](crate::listener).
@@ -26,6 +27,7 @@ use tracing::Instrument as _;
 #[cfg(feature = "failpoints")]
 use crate::handlers::failpoints;
 use crate::{
+    addresses::{Addresses, From, TooMany},
     app::App,
     handlers::{
         admin, backup, bundles, cluster, devices, events, reports, restore, status_page, users,
@@ -38,7 +40,7 @@ use crate::{
 const SLACK: Duration = Duration::from_secs(1);
 
 /// The routes for clients.
-pub(crate) fn public(app: Arc<App>) -> Router {
+pub(crate) fn public(app: Arc<App>, addresses: Arc<Addresses>) -> Router {
     Router::new()
         .route(path::USER, get(users::user))
         .route(path::DEVICE_LIST, put(users::put_device_list))
@@ -53,6 +55,7 @@ pub(crate) fn public(app: Arc<App>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&app), admit))
+        .layer(from_fn_with_state(addresses, slow_down))
         .layer(from_fn_with_state(Arc::clone(&app), observe))
         .with_state(app)
 }
@@ -93,6 +96,24 @@ async fn not_found() -> Rejection {
 
 async fn method_not_allowed() -> Rejection {
     Rejection(Problem::new(Code::MethodNotAllowed, "the header allow has the methods"))
+}
+
+/// Turns away a client address that asks too fast.
+async fn slow_down(
+    State(addresses): State<Arc<Addresses>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // Every connection says where it comes from.
+    let from = request.extensions().get::<From>().copied();
+    let allowed = from.map_or(Ok(()), |from| addresses.request(from, request.headers()));
+    match allowed {
+        Ok(()) => next.run(request).await,
+        Err(TooMany) => {
+            let detail = "the address has sent more requests than it may";
+            Rejection(Problem::new(Code::TooManyRequests, detail)).into_response()
+        }
+    }
 }
 
 /// Serves a request when there is room, and for no longer than allowed.

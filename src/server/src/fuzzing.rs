@@ -3,27 +3,21 @@
 //! Guarantees: bytes go through the connection, the router and the parsers of a real node. Leaves
 //! out: the node behind them.
 
-use std::{
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use axum::{Router, http::request::Parts, routing::any};
 use oncekey_api::{Problem, device, key, path};
-use oncekey_raft::environment::{ReadHalf, Stream, WriteHalf};
 use oncekey_types::{DeviceId, UnixSeconds, UserId};
 use oncekey_x3dh::{Address, keys::IdentityPublic};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::watch,
 };
 
 use crate::{
     auth::DeviceAuthority,
     check, extract,
-    listener::{Limits, serve_connection},
+    listener::{Terms, serve_http},
     reply::Rejection,
 };
 
@@ -39,13 +33,22 @@ const PIPE_BYTES: usize = 256 * 1024;
 pub async fn connection(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let (mut ours, theirs) = tokio::io::duplex(PIPE_BYTES);
     ours.write_all(bytes.get(..PIPE_BYTES).unwrap_or(bytes)).await?;
-    let limits = Limits {
+    let limit = Duration::from_secs(1);
+    let terms = Terms {
+        tls: None,
+        addresses: None,
         connections_max: 1,
-        header_timeout: Duration::from_secs(1),
-        drain_timeout: Duration::from_secs(1),
+        handshake_timeout: limit,
+        header_timeout: limit,
+        send_timeout: limit,
+        drain_timeout: limit,
     };
     let (_running, stop) = watch::channel(false);
-    let serving = serve_connection(Box::new(Pipe(theirs)), routes(), limits, stop);
+    let from = SocketAddr::from(([127, 0, 0, 1], 1));
+    let serving = async {
+        // The connection ends with the bytes, in whatever way.
+        let _ = serve_http(theirs, from, routes(), &terms, stop).await;
+    };
     let mut reply = Vec::new();
     let (read, ()) = tokio::join!(ours.read_to_end(&mut reply), serving);
     read.map(|_| reply)
@@ -81,43 +84,6 @@ async fn taken_apart(mut head: Parts) -> Result<String, Rejection> {
         None => path::device(&user, device),
         Some(seq) => path::remove_device(&user, device, seq),
     })
-}
-
-struct Pipe(DuplexStream);
-
-impl Stream for Pipe {
-    fn into_halves(self: Box<Self>) -> (ReadHalf, WriteHalf) {
-        let (read, write) = tokio::io::split(self.0);
-        (Box::new(read), Box::new(write))
-    }
-}
-
-impl AsyncRead for Pipe {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Pipe {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
 }
 
 /// Parses `body` as the registration of a device and makes every check of it.

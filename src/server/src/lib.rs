@@ -11,6 +11,7 @@
 //! Start with [`Server`] and [`Config`]; a request passes `listener` (connections), `edge`
 //! (admission, metrics), `extract` (parsing), `handlers`, and `check` (points and signatures).
 
+mod addresses;
 mod app;
 pub mod auth;
 mod check;
@@ -21,11 +22,13 @@ mod extract;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod handlers;
+mod impatient;
 mod listener;
 mod metrics;
 mod openapi;
 mod reply;
 mod server;
+pub mod tls;
 mod trace;
 
 pub use config::{Config, Overrides};

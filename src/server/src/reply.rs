@@ -53,7 +53,8 @@ impl IntoResponse for Rejection {
         let mut response = (status, Json(self.0)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(names::PROBLEM_JSON));
-        if code.is_retryable() && status.is_server_error() {
+        let come_back = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        if code.is_retryable() && come_back {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         response.extensions_mut().insert(code);

@@ -8,17 +8,23 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use axum::Router;
 use oncekey_raft::{Fault, Node, environment::Network};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{Notify, watch},
+    task::{JoinHandle, JoinSet},
+};
 
 #[cfg(feature = "otlp")]
 use crate::trace::Exporter;
 use crate::{
+    addresses::Addresses,
     app::App,
     auth::{Authenticator, Open},
     config::Config,
     edge,
-    listener::{self, Limits},
+    listener::{self, Terms},
+    tls::{Certificates, LoadError},
     trace::{SpanCounts, Tracing},
 };
 
@@ -40,6 +46,9 @@ pub enum StartError {
     /// Spans cannot be sent.
     #[error("tracing does not start: {0}")]
     Trace(String),
+    /// A certificate cannot be used.
+    #[error("{0}")]
+    Certificate(#[from] LoadError),
     /// The node itself.
     #[error(transparent)]
     Node(#[from] oncekey_raft::StartError),
@@ -50,7 +59,7 @@ impl StartError {
     #[must_use]
     pub fn is_fault(&self) -> bool {
         match self {
-            Self::Listen { .. } | Self::Trace(_) => false,
+            Self::Listen { .. } | Self::Trace(_) | Self::Certificate(_) => false,
             Self::Node(error) => error.is_fault(),
         }
     }
@@ -71,6 +80,9 @@ pub struct Server {
     app: Arc<App>,
     public: Listener,
     admin: Listener,
+    /// Tells whoever follows the certificates to look at them.
+    reload: Arc<Notify>,
+    _following: JoinSet<()>,
 }
 
 struct Listener {
@@ -99,14 +111,31 @@ impl Server {
         authenticator: Arc<dyn Authenticator>,
     ) -> Result<Self, StartError> {
         let tracing = tracing(&mut config)?;
-        let Config { node, public, admin, http, low_watermark, signed_prekey_due, .. } = config;
+        let Config {
+            mut node,
+            public,
+            admin,
+            tls,
+            http,
+            addresses,
+            low_watermark,
+            signed_prekey_due,
+            ..
+        } = config;
         let awaits_restore = config.awaits_restore;
+        let certificates = Certificates::load(&tls, node.node, &node.cluster)?;
+        if let Some(guard) = certificates.guard() {
+            node.environment.guard = guard;
+        }
         // An address in use is found before the node touches its disk.
         let network = &*node.environment.network;
         let public = bind(network, public).await?;
         let admin = bind(network, admin).await?;
         let node = Node::start(node).await?;
-        let app = App::new(
+        let reload = Arc::new(Notify::new());
+        let mut following = JoinSet::new();
+        following.spawn(certificates.follow(&tls, node.environment(), Arc::clone(&reload)));
+        let mut app = App::new(
             node,
             authenticator,
             http,
@@ -115,24 +144,36 @@ impl Server {
             tracing,
             awaits_restore,
         );
+        app.metrics.watch(&certificates);
         let app = Arc::new(app);
-        let limits = |connections_max| Limits {
-            connections_max,
-            header_timeout: http.header_timeout,
-            drain_timeout: http.drain_timeout,
+        let addresses = Arc::new(Addresses::new(addresses));
+        let handshake_timeout = tls.handshake_timeout;
+        let for_clients = Terms {
+            tls: certificates.public,
+            addresses: Some(Arc::clone(&addresses)),
+            ..Terms::plain(&http, handshake_timeout)
+        };
+        let for_operators = Terms {
+            tls: certificates.admin,
+            connections_max: ADMIN_CONNECTIONS_MAX,
+            ..Terms::plain(&http, handshake_timeout)
         };
         let server = Self {
             public: Listener::start(
                 public,
-                edge::public(Arc::clone(&app)),
-                limits(http.connections_max),
+                Arc::clone(&app),
+                edge::public(Arc::clone(&app), addresses),
+                for_clients,
             ),
             admin: Listener::start(
                 admin,
+                Arc::clone(&app),
                 edge::admin(Arc::clone(&app)),
-                limits(ADMIN_CONNECTIONS_MAX),
+                for_operators,
             ),
             app,
+            reload,
+            _following: following,
         };
         tracing::info!(
             public = %server.public_addr(),
@@ -167,6 +208,12 @@ impl Server {
         self.app.node.peer_addr()
     }
 
+    /// Has the files of the certificates looked at as soon as it is notified.
+    #[must_use]
+    pub fn reload(&self) -> Arc<Notify> {
+        Arc::clone(&self.reload)
+    }
+
     /// Serves until `shutdown` resolves, then ends cleanly.
     ///
     /// # Errors
@@ -193,9 +240,9 @@ impl Server {
 }
 
 impl Listener {
-    fn start((listener, address): Bound, router: axum::Router, limits: Limits) -> Self {
+    fn start((listener, address): Bound, app: Arc<App>, router: Router, terms: Terms) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(listener::serve(listener, router, limits, stopped));
+        let task = tokio::spawn(listener::serve(listener, app, router, terms, stopped));
         Self { address, stop, task }
     }
 

@@ -82,6 +82,10 @@ pub const BODY_MAX_BYTES: usize = 64 * 1024;
 pub const REPORT_COUNT_MAX: u32 = 10_000;
 /// Callers of whom a node remembers that they have reported; beyond, the oldest is forgotten early.
 pub const REPORTERS_MAX: usize = 64 * 1024;
+/// Length of a file of certificates or keys in bytes.
+pub const PEM_MAX_BYTES: usize = 256 * 1024;
+/// Client addresses whose requests a node counts; beyond, one that was quiet is forgotten early.
+pub const ADDRESSES_MAX: usize = 64 * 1024;
 /// One frame between two nodes, in bytes.
 pub const FRAME_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// One chunk of a snapshot in bytes.

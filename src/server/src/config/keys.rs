@@ -32,8 +32,8 @@ const fn text(name: &'static str, default: Option<&'static str>, doc: &'static s
     Key { name, kind: Kind::Text, default, doc }
 }
 
-const fn list(name: &'static str, doc: &'static str) -> Key {
-    Key { name, kind: Kind::List, default: None, doc }
+const fn list(name: &'static str, default: Option<&'static str>, doc: &'static str) -> Key {
+    Key { name, kind: Kind::List, default, doc }
 }
 
 /// All keys, section by section.
@@ -70,6 +70,42 @@ pub const KEYS: &[Key] = &[
         "Address under which the other nodes reach this node. The one in cluster.members, else \
          listen.peer, when absent.",
     ),
+    text(
+        "tls.certificate",
+        None,
+        "Certificate shown to clients, in PEM: the node's own first, then those that lead to an \
+         authority. Clients are served over TLS when it is set; it must be for listen.public beyond \
+         the loopback network. Files are read again when they change, and at SIGHUP.",
+    ),
+    text("tls.key", None, "Private key of tls.certificate, in PEM."),
+    text("tls.admin_certificate", None, "The same for operators and listen.admin."),
+    text("tls.admin_key", None, "Private key of tls.admin_certificate."),
+    text(
+        "tls.peer_certificate",
+        None,
+        "Certificate of this node among the nodes. It names node-<id>.<cluster.name>.oncekey as a \
+         subject alternative name and may be used by clients and servers. Nodes prove themselves to \
+         each other when it is set; it must be for listen.peer beyond the loopback network.",
+    ),
+    text("tls.peer_key", None, "Private key of tls.peer_certificate."),
+    text(
+        "tls.peer_ca",
+        None,
+        "Authorities that vouch for nodes, in PEM: whom they name a node is one. Several while one \
+         takes the place of another.",
+    ),
+    text("tls.peer_crl", None, "What these authorities have revoked, in PEM."),
+    integer(
+        "tls.handshake_timeout_ms",
+        Some("5000"),
+        "Time for a client to get through the TLS handshake.",
+    ),
+    integer("tls.poll_ms", Some("10000"), "Time between two looks at the files of this section."),
+    integer(
+        "tls.expiry_warning_days",
+        Some("14"),
+        "Days before its end from which a certificate is complained about in the log, once a day.",
+    ),
     text("cluster.name", Some("\"oncekey\""), "Name of the cluster; nodes of another are refused."),
     integer(
         "cluster.shards",
@@ -79,11 +115,13 @@ pub const KEYS: &[Key] = &[
     ),
     list(
         "cluster.members",
+        None,
         "The nodes that form a new cluster, this one included: { id, peer, public } each. The same \
          on all of them. Without these and cluster.join the node waits for oncekey cluster init.",
     ),
     list(
         "cluster.join",
+        None,
         "Peer addresses of running nodes, to ask to join their cluster instead of forming one.",
     ),
     integer(
@@ -142,10 +180,14 @@ pub const KEYS: &[Key] = &[
     ),
     integer(
         "policy.per_target_capacity",
-        Some("600"),
+        Some("200"),
         "Fetches of one user by all callers before one-time prekeys are withheld. 0: no limit.",
     ),
-    integer("policy.per_target_refill_ms", Some("1000"), "Time after which the user has one more."),
+    integer(
+        "policy.per_target_refill_ms",
+        Some("30000"),
+        "Time after which the user has one more.",
+    ),
     integer(
         "policy.low_watermark",
         Some("20"),
@@ -163,6 +205,11 @@ pub const KEYS: &[Key] = &[
         "Time for the head of a request to arrive; also how long an idle connection is kept.",
     ),
     integer("http.body_timeout_ms", Some("10000"), "Time for the body of a request to arrive."),
+    integer(
+        "http.send_timeout_ms",
+        Some("30000"),
+        "Time for a client to take a reply that does not fit the buffers on the way.",
+    ),
     integer(
         "http.fetch_timeout_ms",
         Some("2000"),
@@ -184,6 +231,39 @@ pub const KEYS: &[Key] = &[
         Some("4096"),
         "Streams of events open at once, at most half of http.connections_max; devices without one \
          poll.",
+    ),
+    integer(
+        "http.address_connections_max",
+        Some("1024"),
+        "Connections of one client address at once; more are closed.",
+    ),
+    integer(
+        "http.address_requests_per_s",
+        Some("200"),
+        "Requests of one client address a second in the long run; more are told to come back. An \
+         IPv6 address counts by its first 64 bits. 0: no limit.",
+    ),
+    integer(
+        "http.address_requests_burst",
+        Some("2000"),
+        "Requests of one client address at once after it was silent.",
+    ),
+    list(
+        "http.exempt_addresses",
+        Some("[\"127.0.0.0/8\", \"::1/128\"]"),
+        "Addresses and networks without these limits: this machine, servers that ask for many.",
+    ),
+    list(
+        "http.trusted_proxies",
+        Some("[]"),
+        "Addresses and networks of proxies in front of this node. Only they may say, in \
+         http.forwarded_header, which client a request is of.",
+    ),
+    text(
+        "http.forwarded_header",
+        Some("\"x-forwarded-for\""),
+        "Header in which trusted proxies name the client: x-forwarded-for or forwarded. They must \
+         add to it or replace it.",
     ),
     integer("http.drain_timeout_ms", Some("10000"), "Time for requests to finish at shutdown."),
     text(

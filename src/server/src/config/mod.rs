@@ -5,10 +5,13 @@
 //! its key. [`KEYS`] has them all; the environment variable of `section.name` is
 //! `ONCEKEY_SECTION_NAME`.
 //!
-//! Leaves out: secrets. There are none in it.
+//! Leaves out: secrets. There are none in it, only the names of files that hold some.
 
+mod addresses;
+mod exposure;
 mod keys;
 mod settings;
+mod tls;
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +29,8 @@ use serde::Deserialize;
 
 use settings::{Range, Settings};
 
+pub use crate::tls::Tls;
+pub use addresses::{AddressLimits, ForwardedHeader};
 pub use keys::{KEYS, Key, Kind, example};
 pub use settings::Origin;
 
@@ -38,8 +43,12 @@ pub struct Config {
     pub public: SocketAddr,
     /// Where to serve operators.
     pub admin: SocketAddr,
+    /// Certificates.
+    pub tls: Tls,
     /// Limits at the edge.
     pub http: Http,
+    /// Limits for each client address.
+    pub addresses: AddressLimits,
     /// Size of a pool at or below which its device is told to upload more.
     pub low_watermark: u32,
     /// Age at which a device is told that its signed prekey is due.
@@ -61,6 +70,8 @@ pub struct Http {
     pub header_timeout: Duration,
     /// Time for the body of a request to arrive.
     pub body_timeout: Duration,
+    /// Time for a client to take a reply.
+    pub send_timeout: Duration,
     /// Time for a fetch to commit.
     pub fetch_timeout: Duration,
     /// Time for any other request to commit or be read.
@@ -217,11 +228,18 @@ impl Config {
     }
 
     fn from_settings(settings: &Settings) -> Result<Self, Error> {
+        let node = node(settings)?;
+        let tls = tls::tls(settings, &node)?;
+        let public = address(settings, "listen.public")?;
+        let admin = address(settings, "listen.admin")?;
+        exposure::check(settings, public, admin, node.peer_listen, &tls)?;
         Ok(Self {
-            node: node(settings)?,
-            public: address(settings, "listen.public")?,
-            admin: address(settings, "listen.admin")?,
+            node,
+            public,
+            admin,
+            tls,
             http: http(settings)?,
+            addresses: addresses::addresses(settings)?,
             low_watermark: settings.integer("policy.low_watermark", Range(0, pool_max()))?,
             signed_prekey_due: Duration::from_millis(
                 settings.integer("policy.signed_prekey_due_ms", Range(1, 400 * DAY_MS))?,
@@ -434,6 +452,7 @@ fn http(settings: &Settings) -> Result<Http, Error> {
             .integer("http.body_max_bytes", Range(1024, limits::BODY_MAX_BYTES))?,
         header_timeout: duration("http.header_timeout_ms")?,
         body_timeout: duration("http.body_timeout_ms")?,
+        send_timeout: duration("http.send_timeout_ms")?,
         fetch_timeout: duration("http.fetch_timeout_ms")?,
         write_timeout: duration("http.write_timeout_ms")?,
         concurrency_max: settings.integer("http.concurrency_max", Range(1, 1_000_000))?,

@@ -34,6 +34,11 @@ fn a_short_file_is_enough() {
 }
 
 #[test]
+fn the_limits_of_the_state_machine_are_its_own_defaults() {
+    assert_eq!(load(FILE, &[], &[]).unwrap().node.policy, Policy::default());
+}
+
+#[test]
 fn a_flag_goes_before_the_environment_and_that_before_the_file() {
     let file = format!("{FILE}\n[raft]\nping_ms = 30\nnode_timeout_ms = 400\n");
     let env = [("ONCEKEY_RAFT_PING_MS", "40"), ("ONCEKEY_RAFT_NODE_TIMEOUT_MS", "900")];

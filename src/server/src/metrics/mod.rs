@@ -28,7 +28,7 @@ use prometheus_client::{encoding::text, registry::Registry};
 
 pub(crate) use self::endpoint::Endpoint;
 use self::page::Page;
-use crate::{handlers::events::Streams, trace::SpanCounts};
+use crate::{handlers::events::Streams, tls::Certificates, trace::SpanCounts};
 
 /// Media type of what [`Metrics::encode`] writes.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -59,6 +59,29 @@ impl FetchOutcome {
     }
 }
 
+/// Why a connection ended before its time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Turned {
+    /// Its address has as many as are allowed.
+    Address,
+    /// No TLS handshake, or a slow one.
+    Handshake,
+    /// Its client does not take the reply.
+    NotReading,
+}
+
+impl Turned {
+    const ALL: [Self; 3] = [Self::Address, Self::Handshake, Self::NotReading];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Handshake => "handshake",
+            Self::NotReading => "not_reading",
+        }
+    }
+}
+
 /// The metrics of a node.
 pub(crate) struct Metrics {
     counters: Arc<Counters>,
@@ -70,6 +93,7 @@ pub(crate) struct Metrics {
 struct Counters {
     endpoints: [OfEndpoint; Endpoint::ALL.len()],
     in_flight: AtomicU64,
+    turned: [Counter; Turned::ALL.len()],
     fetches: [Counter; FetchOutcome::ALL.len()],
     /// Bundles that were handed out without a quorum.
     unavailable: Counter,
@@ -102,6 +126,7 @@ impl Metrics {
         let counters = Arc::new(Counters {
             endpoints: std::array::from_fn(|_| OfEndpoint::new()),
             in_flight: AtomicU64::new(0),
+            turned: Default::default(),
             fetches: Default::default(),
             unavailable: Counter::default(),
             signatures: Counter::default(),
@@ -157,6 +182,16 @@ impl Metrics {
         }
     }
 
+    /// Counts a connection that was ended.
+    pub(crate) fn turned_away(&self, reason: Turned) {
+        self.counters.turned[reason as usize].one();
+    }
+
+    /// Shows the certificates as well.
+    pub(crate) fn watch(&mut self, certificates: &Certificates) {
+        certificates.register(&mut self.registry);
+    }
+
     /// All metrics as text.
     pub(crate) fn encode(&self) -> Result<String, fmt::Error> {
         let mut out = String::new();
@@ -179,6 +214,9 @@ mod tests {
         }
         for (place, outcome) in FetchOutcome::ALL.iter().enumerate() {
             assert_eq!(*outcome as usize, place);
+        }
+        for (place, reason) in Turned::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, place);
         }
         for (place, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, place);

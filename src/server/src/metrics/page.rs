@@ -15,7 +15,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use super::{Counters, Endpoint, FetchOutcome, process::Process};
+use super::{Counters, Endpoint, FetchOutcome, Turned, process::Process};
 use crate::{handlers::events::Streams, trace::SpanCounts};
 
 const MICRO: f64 = 1e-6;
@@ -78,7 +78,15 @@ impl Page {
                 .map(|(endpoint, of)| (vec![("endpoint", endpoint.as_str().into())], &of.duration)),
         )?;
         let in_flight = counters.in_flight.load(Ordering::Relaxed);
-        out.gauge("oncekey_http_requests_in_flight", "Requests being served", in_flight)
+        out.gauge("oncekey_http_requests_in_flight", "Requests being served", in_flight)?;
+        out.counters(
+            "oncekey_connections_turned_away",
+            "Connections ended for what their client did, by reason",
+            Turned::ALL
+                .iter()
+                .zip(&counters.turned)
+                .map(|(reason, count)| (vec![("reason", reason.label().into())], count.total())),
+        )
     }
 
     fn fetches(&self, out: &mut Out<'_>) -> fmt::Result {

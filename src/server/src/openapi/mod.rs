@@ -47,8 +47,14 @@ const OF_BODIES: &[Code] = &[
     Code::InvalidBody,
 ];
 /// Problems of every request of a client.
-const OF_CLIENTS: &[Code] =
-    &[Code::MalformedQuery, Code::Internal, Code::Overloaded, Code::ShuttingDown, Code::Timeout];
+const OF_CLIENTS: &[Code] = &[
+    Code::MalformedQuery,
+    Code::TooManyRequests,
+    Code::Internal,
+    Code::Overloaded,
+    Code::ShuttingDown,
+    Code::Timeout,
+];
 
 /// The description.
 pub(crate) fn document() -> OpenApi {

@@ -5,6 +5,8 @@ mod edge;
 mod endpoints;
 mod events;
 mod hostile;
+mod limits;
 mod metrics;
 mod outage;
 mod support;
+mod tls;
