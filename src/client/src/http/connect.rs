@@ -1,6 +1,7 @@
 //! How connections are made.
 //!
-//! Guarantees: a call knows nothing of what carries it. Leaves out: TLS; a [`Dial`] may bring it.
+//! Guarantees: a call knows nothing of what carries it, and one to an `https` endpoint goes over TLS
+//! or not at all. Leaves out: TLS over a [`Dial`], which brings its own.
 
 use std::{
     error::Error,
@@ -12,6 +13,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+#[cfg(feature = "tls")]
+use hyper::http::uri::Scheme;
 use hyper::{
     Uri,
     rt::{Read, ReadBufCursor, Write},
@@ -22,6 +25,9 @@ use hyper_util::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_service::Service;
+
+#[cfg(feature = "tls")]
+use super::Tls;
 
 /// A connection to a node.
 pub trait Carrier: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -40,22 +46,32 @@ pub trait Dial: Send + Sync + 'static {
 /// Connects for the pool.
 #[derive(Clone)]
 pub(super) enum Connector {
-    Tcp(HttpConnector),
+    Tcp {
+        http: HttpConnector,
+        #[cfg(feature = "tls")]
+        tls: Tls,
+    },
     Other(Arc<dyn Dial>),
 }
 
 impl Connector {
-    pub(super) fn tcp() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        Self::Tcp(connector)
+    /// TCP, and TLS over it for `https`.
+    pub(super) fn tcp(#[cfg(feature = "tls")] tls: Tls) -> Self {
+        let mut http = HttpConnector::new();
+        http.set_nodelay(true);
+        http.enforce_http(false);
+        Self::Tcp {
+            http,
+            #[cfg(feature = "tls")]
+            tls,
+        }
     }
 }
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Tcp(_) => "Tcp",
+            Self::Tcp { .. } => "Tcp",
             Self::Other(_) => "Other",
         })
     }
@@ -70,15 +86,24 @@ impl Service<Uri> for Connector {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         match self {
-            Self::Tcp(connector) => Poll::Ready(Ok(ready!(connector.poll_ready(cx))?)),
+            Self::Tcp { http, .. } => Poll::Ready(Ok(ready!(http.poll_ready(cx))?)),
             Self::Other(_) => Poll::Ready(Ok(())),
         }
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         match self {
-            Self::Tcp(connector) => {
-                let connecting = connector.call(uri);
+            #[cfg(feature = "tls")]
+            Self::Tcp { http, tls } if uri.scheme() == Some(&Scheme::HTTPS) => {
+                let (host, tls) = (uri.host().unwrap_or_default().to_owned(), tls.clone());
+                let connecting = http.call(uri);
+                Box::pin(async move {
+                    let stream = tls.connect(&host, connecting.await?.into_inner()).await?;
+                    Ok(Stream(Box::new(TokioIo::new(stream))))
+                })
+            }
+            Self::Tcp { http, .. } => {
+                let connecting = http.call(uri);
                 Box::pin(async move { Ok(Stream(Box::new(connecting.await?))) })
             }
             Self::Other(dial) => {

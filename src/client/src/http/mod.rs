@@ -7,7 +7,8 @@
 //! which is of a cluster whose place another has taken. A refusal is final. No call takes longer than its
 //! deadline, no reply is read beyond its limit.
 //!
-//! Leaves out: TLS, which a [`Dial`] of the application may bring.
+//! An endpoint with `https` is reached over TLS, with the cargo feature `tls`, which is on unless it
+//! is left out. Leaves out: certificates of clients; a [`Dial`] of the application may bring them.
 
 mod connect;
 mod endpoint;
@@ -16,6 +17,8 @@ mod events;
 mod leaders;
 mod pool;
 mod retry;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +31,8 @@ pub use connect::{Carrier, Dial, Dialing};
 pub use endpoint::{Endpoint, EndpointError};
 pub use events::EventStream;
 pub use retry::Backoff;
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};
 
 use self::{connect::Connector, epochs::Epochs, leaders::Leaders, pool::Pool};
 use crate::transport::{
@@ -102,10 +107,22 @@ struct Shared {
 }
 
 impl AnyNode {
-    /// A client with connections of its own.
+    /// A client with connections of its own. Over `https` it trusts the authorities that browsers
+    /// trust.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self::over(config, Connector::tcp())
+        #[cfg(feature = "tls")]
+        let connector = Connector::tcp(Tls::public());
+        #[cfg(not(feature = "tls"))]
+        let connector = Connector::tcp();
+        Self::over(config, connector)
+    }
+
+    /// A client with connections of its own that over `https` trusts whom `tls` trusts.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(config: Config, tls: Tls) -> Self {
+        Self::over(config, Connector::tcp(tls))
     }
 
     /// A client whose connections `dial` makes.
