@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use oncekey_cluster::Engine;
 
-use crate::{cluster, device, health::Health, keep};
+use crate::{certs::Certs, cluster, device, health::Health, keep};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -42,6 +42,7 @@ pub(crate) enum Command {
     Restore(keep::Restore),
     #[command(name = "bench-noop", hide = true)]
     BenchNoop(BenchNoop),
+    Certs(Certs),
     /// Print an example configuration in which every key is explained.
     Config,
     Completions(Completions),
@@ -55,13 +56,13 @@ pub(crate) enum Command {
 /// The configuration is read once: flags go before the environment, the environment before the
 /// file, the file before the defaults. `oncekey config` prints every key with its meaning. SIGTERM
 /// and Ctrl-C end the node once the requests in flight are answered; a second one ends it at once,
-/// which loses nothing that was acknowledged.
+/// which loses nothing that was acknowledged. SIGHUP has it look at its certificates at once.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   oncekey serve --config /etc/oncekey/node.toml
   oncekey serve --config node.toml --set log.format=json --set raft.ping_ms=100
-  ONCEKEY_LISTEN_PUBLIC=0.0.0.0:8080 oncekey serve --config node.toml")]
+  ONCEKEY_LISTEN_PUBLIC=127.0.0.1:8081 oncekey serve --config node.toml")]
 pub(crate) struct Serve {
     /// The configuration file, in TOML.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -141,9 +142,15 @@ pub(crate) struct Bench {
         conflicts_with = "local"
     )]
     pub(crate) endpoints: Vec<String>,
+    /// Authorities that vouch for nodes over https, in PEM, instead of those that browsers trust.
+    #[arg(long, value_name = "FILE", env = "ONCEKEY_CA", value_hint = ValueHint::FilePath)]
+    pub(crate) ca: Option<PathBuf>,
     /// Start three nodes on this machine, with disks below the temporary folder (see TMPDIR).
     #[arg(long)]
     pub(crate) local: bool,
+    /// Have the local nodes prove themselves to each other and to the clients, over TLS.
+    #[arg(long, conflicts_with = "endpoints")]
+    pub(crate) tls: bool,
     /// Engine that keeps the state of the local nodes, fjall or sled.
     #[arg(long, value_name = "ENGINE", conflicts_with = "endpoints", default_value_t)]
     pub(crate) engine: Engine,

@@ -17,15 +17,19 @@ const QUESTIONED: u8 = 4;
 
 /// The code for a command that ended with `error`.
 pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
-    ExitCode::from(if error.is::<config::Error>() || error.is::<device::Usage>() {
-        USAGE
-    } else if error.is::<device::Questioned>() {
-        QUESTIONED
-    } else if error.is::<RunError>()
-        || error.downcast_ref::<StartError>().is_some_and(StartError::is_fault)
-    {
-        FAULT
-    } else {
-        FAILED
-    })
+    let start = error.downcast_ref::<StartError>();
+    ExitCode::from(
+        if error.is::<config::Error>()
+            || error.is::<device::Usage>()
+            || start.is_some_and(|error| matches!(error, StartError::Certificate(_)))
+        {
+            USAGE
+        } else if error.is::<device::Questioned>() {
+            QUESTIONED
+        } else if error.is::<RunError>() || start.is_some_and(StartError::is_fault) {
+            FAULT
+        } else {
+            FAILED
+        },
+    )
 }

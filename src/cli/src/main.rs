@@ -4,6 +4,7 @@
 
 mod args;
 mod bench;
+mod certs;
 mod cluster;
 #[cfg(feature = "conformance")]
 mod conformance;
@@ -52,6 +53,7 @@ fn run(command: Command) -> Result<()> {
         Command::BenchNoop(arguments) => bench::noop::serve(&arguments),
         Command::Backup(arguments) => runtime()?.block_on(keep::backup(&arguments)),
         Command::Restore(arguments) => runtime()?.block_on(keep::restore(&arguments)),
+        Command::Certs(arguments) => certs::run(&arguments),
         Command::Config => {
             output::line(oncekey_server::config::example());
             Ok(())

@@ -22,6 +22,7 @@ pub(crate) fn run(arguments: &Serve) -> Result<()> {
 async fn serve(config: Config) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     let mut asked = async move || {
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",
@@ -33,6 +34,12 @@ async fn serve(config: Config) -> Result<()> {
         server = Server::start(config) => server.context("the node does not start")?,
         _ = asked() => return Ok(()),
     };
+    let reload = server.reload();
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            reload.notify_one();
+        }
+    });
     let (first, again) = tokio::sync::oneshot::channel();
     let signals = tokio::spawn(async move {
         let signal = asked().await;

@@ -9,7 +9,6 @@
 //! would.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,7 +26,7 @@ use super::{
     leaders::Leaders,
     measure::Plan,
     population::{Claim, Population, Receipt},
-    wire::{Connection, ExchangeError, write_request},
+    wire::{Address, Connection, ExchangeError, write_request},
 };
 
 /// Time for one attempt; longer than a node takes to give up.
@@ -99,7 +98,7 @@ pub(super) struct Clients {
 
 impl Clients {
     /// Starts clients that begin their last request before the plan's time is over.
-    pub(super) fn start(work: &Work, endpoints: &Arc<[SocketAddr]>, plan: Plan) -> Self {
+    pub(super) fn start(work: &Work, endpoints: &Arc<[Address]>, plan: Plan) -> Self {
         let Plan { clients: number, leader_first, .. } = plan;
         let length = plan.length();
         let leaders = leader_first.then(|| Arc::new(Leaders::new(Arc::clone(endpoints))));
@@ -132,7 +131,7 @@ impl Clients {
 
 struct Client {
     work: Work,
-    endpoints: Arc<[SocketAddr]>,
+    endpoints: Arc<[Address]>,
     /// Position of the endpoint that is asked when no leader is known.
     endpoint: usize,
     leaders: Option<Arc<Leaders>>,
@@ -233,7 +232,7 @@ impl Client {
     ) -> Result<Verdict, ExchangeError> {
         let connection = match &mut self.connections[endpoint] {
             Some(connection) => connection,
-            none => none.insert(Connection::open(self.endpoints[endpoint]).await?),
+            none => none.insert(Connection::open(&self.endpoints[endpoint]).await?),
         };
         let reply = connection.exchange(&self.request).await?;
         if let (Some(leaders), Some(slot)) = (&self.leaders, slot) {
@@ -344,7 +343,7 @@ mod tests {
     }
 
     /// A server that issues the key `id` to whoever asks, in every other reply.
-    async fn flaky_server(id: u32) -> SocketAddr {
+    async fn flaky_server(id: u32) -> Address {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -360,7 +359,7 @@ mod tests {
                 }
             }
         });
-        address
+        address.into()
     }
 
     #[tokio::test]

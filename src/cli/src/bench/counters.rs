@@ -66,7 +66,7 @@ pub(super) fn pace(before: &[Reading], after: &[Reading]) -> Option<Pace> {
 async fn ask(admin: SocketAddr) -> Option<Reading> {
     let mut request = Vec::new();
     write_request(&mut request, "GET", path::METRICS, &[], b"");
-    let mut connection = Connection::open(admin).await.ok()?;
+    let mut connection = Connection::open(&admin.into()).await.ok()?;
     let reply = connection.exchange(&request).await.ok()?;
     let at = Instant::now();
     let text = std::str::from_utf8(reply.body).ok()?;

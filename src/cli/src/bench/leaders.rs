@@ -4,26 +4,25 @@
 //! guess that is wrong costs one hop between nodes. An endpoint is recognised when the node's public
 //! address is a literal address and not a name.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use oncekey_types::{Slot, limits};
 
+use super::wire::Address;
+
 /// Shared by the clients of one run.
 pub(super) struct Leaders {
-    endpoints: Arc<[SocketAddr]>,
+    endpoints: Arc<[Address]>,
     /// For each slot the position of its leader's endpoint plus one, zero while it is unknown.
     slots: Box<[AtomicUsize]>,
 }
 
 impl Leaders {
     /// Nobody is known yet.
-    pub(super) fn new(endpoints: Arc<[SocketAddr]>) -> Self {
+    pub(super) fn new(endpoints: Arc<[Address]>) -> Self {
         Self { endpoints, slots: (0..limits::SLOTS).map(|_| AtomicUsize::new(0)).collect() }
     }
 
@@ -35,7 +34,7 @@ impl Leaders {
     /// A reply about `slot` said that the node at this public address leads it.
     pub(super) fn learn(&self, slot: Slot, leader: Option<&str>) {
         let address = leader.and_then(|leader| leader.parse().ok());
-        let place = self.endpoints.iter().position(|endpoint| Some(*endpoint) == address);
+        let place = self.endpoints.iter().position(|endpoint| Some(endpoint.at) == address);
         let known = place.map_or(0, |place| place + 1);
         self.slots[usize::from(slot.number())].store(known, Ordering::Relaxed);
     }
@@ -48,14 +47,16 @@ impl Leaders {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use oncekey_types::UserId;
 
     use super::*;
 
     #[test]
     fn an_endpoint_is_learned_and_forgotten_and_a_stranger_is_never_asked() {
-        let endpoints: [SocketAddr; 2] =
-            ["127.0.0.1:81", "127.0.0.1:82"].map(|address| address.parse().unwrap());
+        let endpoints =
+            [81, 82].map(|port| Address::from(SocketAddr::from(([127, 0, 0, 1], port))));
         let leaders = Leaders::new(Arc::from(endpoints));
         let slot = Slot::of(&UserId::new("bob").unwrap());
         for (leader, place) in [

@@ -4,7 +4,7 @@
 //! on, so that neither warming up nor stopping is in the figures. Leaves out: processor time below
 //! the tick of the kernel's clock, a hundredth of a second.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
@@ -15,6 +15,7 @@ use super::{
     counters::{Pace, Reading, pace},
     figures::{Latency, Moment, Window, course},
     usage::Usage,
+    wire::Address,
 };
 
 /// Steps of the course of a run.
@@ -79,7 +80,7 @@ pub(super) struct Snapshot {
 /// Measures `work` at `endpoints`, whose servers tell what they have used by `look`.
 pub(super) async fn measure(
     work: &Work,
-    endpoints: &Arc<[SocketAddr]>,
+    endpoints: &Arc<[Address]>,
     plan: Plan,
     look: impl AsyncFn() -> Snapshot,
 ) -> Result<(Run, Counts)> {

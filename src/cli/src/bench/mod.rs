@@ -242,7 +242,7 @@ impl Session {
                     servers: noop.process_id().and_then(Usage::of),
                     ..Snapshot::default()
                 };
-                let at = Arc::from([noop.address]);
+                let at = Arc::from([noop.address.into()]);
                 let (run, counts) = measure(&Work::Nothing, &at, plan, look).await?;
                 self.counts.add(counts);
                 Some(run)

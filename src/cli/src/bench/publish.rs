@@ -5,7 +5,6 @@
 //! on the threads that drive the requests. Leaves out: the secrets, which are erased at once.
 
 use std::{
-    net::SocketAddr,
     ops::Range,
     sync::{
         Arc,
@@ -31,7 +30,7 @@ use tokio::{
 use super::{
     population::{DEVICE, KEYS_PER_USER, Population},
     progress::Progress,
-    wire::{Connection, ExchangeError, write_request},
+    wire::{Address, Connection, ExchangeError, write_request},
 };
 
 /// Requests in flight.
@@ -46,7 +45,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Publishes `users` more users.
 pub(super) async fn grow(
     population: &Population,
-    endpoints: &Arc<[SocketAddr]>,
+    endpoints: &Arc<[Address]>,
     users: u64,
 ) -> Result<Population> {
     let first = population.users();
@@ -80,7 +79,7 @@ pub(super) async fn grow(
 /// hold. Both must be zero, user by user.
 pub(super) async fn take_stock(
     population: &Arc<Population>,
-    endpoints: &Arc<[SocketAddr]>,
+    endpoints: &Arc<[Address]>,
 ) -> Result<Stock> {
     let visited: Arc<[(u64, u32)]> = population.visited().collect();
     let numbers = Arc::new(Numbers::new(0..u64::try_from(visited.len())?));
@@ -156,14 +155,14 @@ impl Numbers {
 
 /// Sends requests that may be sent again until one is answered.
 struct Sender {
-    endpoints: Arc<[SocketAddr]>,
+    endpoints: Arc<[Address]>,
     endpoint: usize,
     connection: Option<Connection>,
     request: Vec<u8>,
 }
 
 impl Sender {
-    fn new(endpoints: &Arc<[SocketAddr]>, number: usize) -> Self {
+    fn new(endpoints: &Arc<[Address]>, number: usize) -> Self {
         let endpoint = number % endpoints.len();
         Self { endpoints: Arc::clone(endpoints), endpoint, connection: None, request: Vec::new() }
     }
@@ -203,7 +202,7 @@ impl Sender {
     async fn attempt(&mut self) -> Result<(u16, Vec<u8>), ExchangeError> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(Connection::open(self.endpoints[self.endpoint]).await?),
+            none => none.insert(Connection::open(&self.endpoints[self.endpoint]).await?),
         };
         let reply = connection.exchange(&self.request).await?;
         Ok((reply.status, reply.body.to_vec()))

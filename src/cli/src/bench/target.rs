@@ -7,13 +7,15 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use oncekey_cluster::Cluster;
+use oncekey_client::http::Tls;
+use oncekey_cluster::{Certs, Cluster};
 use oncekey_types::{NodeId, limits};
 use serde::Serialize;
 
 use super::{
     counters::{self, Reading},
     usage::{Memory, Usage, device_written_bytes, disk_bytes},
+    wire::Address,
 };
 use crate::args::Bench;
 
@@ -22,7 +24,7 @@ const NODES: u16 = 3;
 const READY_LIMIT: Duration = Duration::from_secs(600);
 
 pub(super) struct Target {
-    pub(super) endpoints: Arc<[SocketAddr]>,
+    pub(super) endpoints: Arc<[Address]>,
     /// The admin listeners of the local nodes.
     admins: Arc<[SocketAddr]>,
     cluster: Option<Cluster>,
@@ -43,7 +45,7 @@ pub(super) struct NodeSize {
 impl Target {
     pub(super) async fn start(arguments: &Bench) -> Result<Self> {
         if !arguments.local {
-            let endpoints = resolve(&arguments.endpoints).await?;
+            let endpoints = resolve(&arguments.endpoints, arguments.ca.as_deref()).await?;
             return Ok(Self { endpoints, admins: Arc::default(), cluster: None });
         }
         let mut builder =
@@ -51,10 +53,15 @@ impl Target {
         if let Some(shards) = arguments.shards {
             builder = builder.shards(shards);
         }
+        if arguments.tls {
+            builder = builder.tls();
+        }
         let cluster = builder.start().await?;
-        let endpoints = resolve(&cluster.endpoints()).await?;
+        let ca = cluster.certs().map(Certs::ca);
+        let endpoints = resolve(&cluster.endpoints(), ca.as_deref()).await?;
         let admins: Vec<_> = cluster.nodes().iter().map(|node| cluster.admin(*node)).collect();
-        let admins = resolve(&admins).await?;
+        let admins = resolve(&admins, None).await?;
+        let admins = admins.iter().map(|admin| admin.at).collect();
         Ok(Self { endpoints, admins, cluster: Some(cluster) })
     }
 
@@ -140,15 +147,25 @@ impl Target {
     }
 }
 
-async fn resolve(endpoints: &[String]) -> Result<Arc<[SocketAddr]>> {
+async fn resolve(endpoints: &[String], ca: Option<&Path>) -> Result<Arc<[Address]>> {
     ensure!(endpoints.len() <= limits::ENDPOINTS_MAX, "more than {} URLs", limits::ENDPOINTS_MAX);
+    let tls = match ca {
+        None => Tls::public(),
+        Some(ca) => {
+            let pem = std::fs::read(ca).with_context(|| format!("cannot read {}", ca.display()))?;
+            Tls::from_pem(&pem).with_context(|| ca.display().to_string())?
+        }
+    };
     let mut addresses = Vec::new();
     for endpoint in endpoints {
-        let host = endpoint.strip_prefix("http://").unwrap_or(endpoint).trim_end_matches('/');
+        let (plain, secure) = (endpoint.strip_prefix("http://"), endpoint.strip_prefix("https://"));
+        let host = plain.or(secure).unwrap_or(endpoint).trim_end_matches('/');
         let mut found = tokio::net::lookup_host(host)
             .await
             .with_context(|| format!("{endpoint:?} is not the URL of a node"))?;
-        addresses.push(found.next().with_context(|| format!("{endpoint:?} has no address"))?);
+        let at = found.next().with_context(|| format!("{endpoint:?} has no address"))?;
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        addresses.push(Address { at, tls: secure.map(|_| (name.into(), tls.clone())) });
     }
     Ok(addresses.into())
 }
@@ -159,13 +176,17 @@ mod tests {
 
     #[tokio::test]
     async fn an_endpoint_is_a_url_or_an_address() {
-        let given = ["http://127.0.0.1:8080".into(), "127.0.0.1:8081".into()];
-        let addresses = resolve(&given).await.unwrap();
-        assert_eq!(
-            *addresses,
-            ["127.0.0.1:8080".parse().unwrap(), "127.0.0.1:8081".parse().unwrap()]
-        );
-        let error = resolve(&["https://127.0.0.1:1".into()]).await.unwrap_err();
+        let given = [
+            "http://127.0.0.1:8080".into(),
+            "127.0.0.1:8081".into(),
+            "https://localhost:8443".into(),
+        ];
+        let addresses = resolve(&given, None).await.unwrap();
+        let at: Vec<_> = addresses.iter().map(|address| address.at.to_string()).collect();
+        assert_eq!(at[..2], ["127.0.0.1:8080", "127.0.0.1:8081"]);
+        let names = addresses.iter().map(|address| address.tls.as_ref().map(|(name, _)| &**name));
+        assert_eq!(names.collect::<Vec<_>>(), [None, None, Some("localhost")]);
+        let error = resolve(&["ftp://127.0.0.1:1".into()], None).await.unwrap_err();
         assert!(error.to_string().contains("is not the URL of a node"), "{error:#}");
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Guarantees: one request at a time over one connection that is kept; a reply is taken only when
 //! all of it is there, and a reply of another form is an error. Leaves out: chunked bodies,
-//! redirects, trailers, TLS; no node sends any of them.
+//! redirects, trailers; no node sends any of them.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use oncekey_api::header;
+use oncekey_client::http::{Carrier, Tls};
 use oncekey_types::limits;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -69,23 +70,42 @@ pub(super) fn write_request(
     out.extend_from_slice(body);
 }
 
+/// Where a server is.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    pub(super) at: SocketAddr,
+    /// The name that its certificate must have and who vouches for it, when it is asked over TLS.
+    pub(super) tls: Option<(Arc<str>, Tls)>,
+}
+
+impl From<SocketAddr> for Address {
+    fn from(at: SocketAddr) -> Self {
+        Self { at, tls: None }
+    }
+}
+
 /// A connection that is kept.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Carrier>,
     received: Vec<u8>,
 }
 
 impl Connection {
-    pub(super) async fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
+    pub(super) async fn open(address: &Address) -> io::Result<Self> {
+        let stream = TcpStream::connect(address.at).await?;
         // A request is one write; waiting for more only delays it.
         stream.set_nodelay(true)?;
+        let stream: Box<dyn Carrier> = match &address.tls {
+            None => Box::new(stream),
+            Some((host, tls)) => Box::new(tls.connect(host, stream).await?),
+        };
         Ok(Self { stream, received: Vec::with_capacity(USUAL_REPLY_BYTES) })
     }
 
     /// Sends `request` and waits for the reply. After an error the connection is of no more use.
     pub(super) async fn exchange(&mut self, request: &[u8]) -> Result<Reply<'_>, ExchangeError> {
         self.stream.write_all(request).await?;
+        self.stream.flush().await?;
         self.received.clear();
         let head = loop {
             self.read().await?;
@@ -218,7 +238,7 @@ mod tests {
                 }
             }
         });
-        let mut connection = Connection::open(address).await.unwrap();
+        let mut connection = Connection::open(&address.into()).await.unwrap();
         for _ in 0..2 {
             let reply = connection.exchange(b"ask").await.unwrap();
             assert_eq!(reply, Reply { status: 200, leader: Some("a:1"), body: b"hello" });

@@ -99,6 +99,9 @@ pub(super) struct NewSettings {
     #[arg(long, value_name = "URL,…", value_delimiter = ',', env = "ONCEKEY_ENDPOINTS",
           default_value = ENDPOINTS)]
     pub(super) endpoints: Vec<String>,
+    /// Authorities that vouch for nodes over https, in PEM, instead of those that browsers trust.
+    #[arg(long, value_name = "FILE", env = "ONCEKEY_CA", value_hint = ValueHint::FilePath)]
+    pub(super) ca: Option<PathBuf>,
 }
 
 /// Register the device, or do what is due.

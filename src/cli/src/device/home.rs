@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use oncekey_client::{
     Client, Export, NewDevice, Preset, SqliteKeyStore, Unlock,
-    http::{AnyNode, Config},
+    http::{AnyNode, Config, Tls},
     keystore,
 };
 use oncekey_types::{CallerId, UserId};
@@ -36,6 +36,9 @@ struct Settings {
     user: UserId,
     device: u32,
     endpoints: Vec<String>,
+    /// Authorities for https, as text, so that the home is all that there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ca: Option<String>,
     preset: String,
 }
 
@@ -87,7 +90,7 @@ impl Home {
         settings: &NewSettings,
         unlock: &Unlock,
     ) -> Result<Opened> {
-        let settings = Settings::new(user, device, settings);
+        let settings = Settings::new(user, device, settings)?;
         let nodes = settings.nodes()?;
         let new = NewDevice::new(user.clone(), device);
         let new = if with_account_key { new.with_new_account() } else { new };
@@ -104,7 +107,7 @@ impl Home {
         unlock: &Unlock,
     ) -> Result<Opened> {
         let device = export.device.address().device().0;
-        let settings = Settings::new(export.device.user(), device, settings);
+        let settings = Settings::new(export.device.user(), device, settings)?;
         let nodes = settings.nodes()?;
         let device = Client::import(self.store(unlock)?, nodes, export)?;
         self.settle(&settings)?;
@@ -151,13 +154,17 @@ impl Home {
 }
 
 impl Settings {
-    fn new(user: &UserId, device: u32, settings: &NewSettings) -> Self {
-        Self {
+    fn new(user: &UserId, device: u32, settings: &NewSettings) -> Result<Self> {
+        let read = |path: &PathBuf| {
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        Ok(Self {
             user: user.clone(),
             device,
             endpoints: settings.endpoints.clone(),
+            ca: settings.ca.as_ref().map(read).transpose()?,
             preset: settings.preset.to_string(),
-        }
+        })
     }
 
     fn nodes(&self) -> Result<AnyNode> {
@@ -168,7 +175,12 @@ impl Settings {
         let caller: CallerId = format!("{}/{}", self.user, self.device)
             .parse()
             .context("the name of the user is too long to be a caller")?;
-        Ok(AnyNode::new(Config::new(endpoints.collect::<Result<_>>()?, caller)?))
+        let config = Config::new(endpoints.collect::<Result<_>>()?, caller)?;
+        let tls = match &self.ca {
+            Some(ca) => Tls::from_pem(ca.as_bytes()).context("--ca")?,
+            None => Tls::public(),
+        };
+        Ok(AnyNode::with_tls(config, tls))
     }
 
     fn opened(&self, device: Device) -> Result<Opened> {
