@@ -17,6 +17,7 @@ use toml::Value;
 
 use crate::{
     binary,
+    certs::Certs,
     cluster::{Cluster, Folder, Home, Parts},
     history::Recorder,
     host::Host,
@@ -49,6 +50,7 @@ pub struct Builder {
     environment: BTreeMap<NodeId, Vec<(String, String)>>,
     ready_limit: Duration,
     recorded: bool,
+    tls: bool,
 }
 
 impl Builder {
@@ -67,6 +69,7 @@ impl Builder {
             environment: BTreeMap::new(),
             ready_limit: READY_LIMIT,
             recorded: false,
+            tls: false,
         }
     }
 
@@ -169,6 +172,14 @@ impl Builder {
         self
     }
 
+    /// Has the nodes prove themselves to each other and to clients, with certificates of an authority
+    /// of their own; see [`Cluster::certs`].
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
     /// Starts the nodes and waits until all are ready.
     ///
     /// # Errors
@@ -208,6 +219,10 @@ impl Builder {
         } else {
             Recorder::none()
         };
+        let certs = match self.tls {
+            true => Some(Certs::make(&program, &folder.path().join("certs"), &plan.cluster)?),
+            false => None,
+        };
         Cluster::assemble(Parts {
             folder,
             recorder,
@@ -215,6 +230,7 @@ impl Builder {
             homes,
             program,
             settings: self.settings,
+            certs,
             data_dirs: self.data_dirs,
             environment: self.environment,
             ready_limit: self.ready_limit,

@@ -7,6 +7,7 @@ pub mod binary;
 pub mod bob;
 pub mod bugs;
 mod builder;
+mod certs;
 #[cfg(target_os = "linux")]
 pub mod chaos;
 pub mod check;
@@ -23,6 +24,7 @@ pub mod wait;
 pub mod workload;
 
 pub use builder::{Builder, NODES_MAX};
+pub use certs::Certs;
 pub use cluster::{Cluster, EndedByItself};
 pub use host::Host;
 pub use plan::Engine;

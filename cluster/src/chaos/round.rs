@@ -85,6 +85,7 @@ impl<'a> Round<'a> {
             .shards(SHARDS)
             .ready_limit(READY_LIMIT)
             .set("policy.per_caller_capacity", 0)
+            .set("http.address_requests_per_s", 0)
             .set("policy.per_target_capacity", 0)
             .set("policy.retry_window_ms", RETRY_WINDOW_MS)
             .set("storage.wal_segment_bytes", 8 * 1024 * 1024)

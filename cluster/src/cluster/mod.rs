@@ -26,6 +26,7 @@ use toml::Value;
 
 use crate::{
     builder::Builder,
+    certs::Certs,
     history::Recorder,
     host::Host,
     http::Http,
@@ -52,6 +53,7 @@ pub struct Cluster {
     nodes: BTreeMap<NodeId, Node>,
     program: PathBuf,
     settings: BTreeMap<String, Value>,
+    certs: Option<Certs>,
     ready_limit: Duration,
     http: Http,
     recorder: Recorder,
@@ -67,6 +69,7 @@ pub(crate) struct Parts {
     pub(crate) homes: BTreeMap<NodeId, Home>,
     pub(crate) program: PathBuf,
     pub(crate) settings: BTreeMap<String, Value>,
+    pub(crate) certs: Option<Certs>,
     pub(crate) data_dirs: BTreeMap<NodeId, PathBuf>,
     pub(crate) environment: BTreeMap<NodeId, Vec<(String, String)>>,
     pub(crate) ready_limit: Duration,
@@ -135,6 +138,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             program: parts.program,
             settings: parts.settings,
+            certs: parts.certs,
             ready_limit: parts.ready_limit,
             http: Http::default(),
             recorder: parts.recorder,
@@ -186,7 +190,20 @@ impl Cluster {
     /// When there is no such node.
     #[must_use]
     pub fn endpoint(&self, node: NodeId) -> String {
-        format!("http://{}", self.plan.nodes[&node].public)
+        let scheme = if self.certs.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.plan.nodes[&node].public)
+    }
+
+    /// The certificates of the cluster, when it was built with [`tls`](Builder::tls).
+    #[must_use]
+    pub fn certs(&self) -> Option<&Certs> {
+        self.certs.as_ref()
+    }
+
+    /// The folder that holds configuration, log and certificates of `node`.
+    #[must_use]
+    pub fn node_dir(&self, node: NodeId) -> PathBuf {
+        node_dir(self.dir(), node)
     }
 
     /// URLs that serve clients, in the order of the nodes.
@@ -332,7 +349,11 @@ impl Cluster {
         let data_dir = data_dir.or(own_disk).unwrap_or_else(|| dir.join("data"));
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let config = dir.join("node.toml");
-        fs::write(&config, self.plan.config(id, &data_dir, &self.settings)?)
+        let mut settings = self.settings.clone();
+        if let Some(certs) = &self.certs {
+            settings.extend(certs.settings(id, &dir)?);
+        }
+        fs::write(&config, self.plan.config(id, &data_dir, &settings)?)
             .with_context(|| format!("cannot write {}", config.display()))?;
         let launch = Launch {
             enter,
