@@ -170,8 +170,9 @@ impl TestProgram {
 
 /// Runs one seed after the other.
 fn simulate(programs: &Programs, bug: Option<Bug>, until: Instant) -> Result<Option<String>> {
+    let simulator = programs.simulator.as_ref().context("there is no simulator")?;
     for seed in 1u64.. {
-        let mut command = planted(&programs.simulator, bug);
+        let mut command = planted(simulator, bug);
         command.args(["--seed", &seed.to_string(), "--seconds", SIMULATED_SECONDS]);
         let ended = watch(command, until, |line| {
             let summary: Summary = serde_json::from_str(line).ok()?;
@@ -191,6 +192,7 @@ fn simulate(programs: &Programs, bug: Option<Bug>, until: Instant) -> Result<Opt
 
 /// Runs real processes until something is wrong or the time is over.
 fn chaos(programs: &Programs, bug: Option<Bug>, until: Instant) -> Result<Option<String>> {
+    let server = programs.server.as_ref().context("there is no server")?;
     for seed in 1u64.. {
         if Instant::now() >= until {
             break;
@@ -198,7 +200,7 @@ fn chaos(programs: &Programs, bug: Option<Bug>, until: Instant) -> Result<Option
         let out = tempfile::tempdir().context("no folder for the run")?;
         let mut command = planted(&programs.harness, bug);
         command.arg("chaos").args(["--minutes", CHAOS_MINUTES, "--seed", &seed.to_string()]);
-        command.arg("--server").arg(&programs.server).arg("--out").arg(out.path());
+        command.arg("--server").arg(server).arg("--out").arg(out.path());
         // A run that has begun is let go on to its verdict.
         let mut finding = None;
         let ended = watch(command, until + Duration::from_secs(600), |line| {

@@ -14,8 +14,9 @@ use anyhow::{Context, Result};
 
 use super::tools::{self, text};
 
-/// Size of a disk; the file behind it is sparse.
-const SIZE_BYTES: u64 = 192 << 20;
+/// Size of a disk, with room for a second copy of what a node has after minutes of load; the file
+/// behind it is sparse.
+const SIZE_BYTES: u64 = 384 << 20;
 
 /// How ext4 orders data and journal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -179,6 +179,15 @@ mod tests {
     }
 
     #[test]
+    fn a_read_that_no_order_explains_is_found() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.fetch("a", (2, 3), Some(1));
+        let read = story.read((4, 5), Some((1, 2)), 2);
+        story.breaks(Search, &[read]);
+        assert_eq!(story.judged(Search).judged, 1);
+    }
+
+    #[test]
     fn a_long_history_is_unknown() {
         let mut story = Story::with_keys(&[]);
         for number in 0..300 {

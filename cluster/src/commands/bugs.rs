@@ -41,7 +41,7 @@ fn hunt(arguments: &Bugs) -> Result<Report> {
     // Progress on a terminal that is gone is no reason to end.
     let say = |line: &str| drop(writeln!(io::stderr(), "{line}"));
     say("building, with the bugs armed");
-    let programs = Programs::build(Path::new(WORKSPACE))?;
+    let programs = Programs::build(Path::new(WORKSPACE), &arguments.layers())?;
     let hunt = Hunt {
         bugs: if arguments.bugs.is_empty() { Bug::ALL.to_vec() } else { arguments.bugs.clone() },
         layers: arguments.layers(),
