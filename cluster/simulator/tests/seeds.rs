@@ -47,3 +47,10 @@ fn a_follower_that_is_down_does_not_stop_its_leader() -> Result<()> {
 fn a_read_says_which_entry_it_reflects() -> Result<()> {
     is_sound(2)
 }
+
+/// The state that a process had left with its kernel alone was taken for durable, and all power
+/// failed.
+#[test]
+fn what_is_opened_survives_a_power_cut_of_all() -> Result<()> {
+    is_sound(1006)
+}
