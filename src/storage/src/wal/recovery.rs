@@ -33,6 +33,9 @@ use super::segments::Segments;
 use super::{GroupId, OpenError, WalFault, WalOptions};
 use crate::disk::{Disk, DiskFile};
 
+/// No log comes to batches of this number, and from below it none counts to the end of its type.
+const SEQUENCE_MAX: u64 = 1 << 63;
+
 /// A log, replayed and ready to go on.
 pub(super) struct Recovered {
     pub(super) index: Index,
@@ -215,6 +218,9 @@ impl Replay<'_> {
 
     /// The first header brings the state; each later one must say what was replayed.
     fn take_header(&mut self, header: &SegmentHeader) -> Result<(), OpenError> {
+        if header.first_sequence >= SEQUENCE_MAX {
+            return Err(damaged(header.segment, 0, "a sequence number that no log comes to"));
+        }
         if self.segments.is_empty() {
             self.sequence = header.first_sequence;
             for (group, state) in &header.checkpoint {
