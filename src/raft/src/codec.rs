@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_length_that_promises_exabytes_is_refused_without_them() {
-        // Found by fuzzing. Version, nothing applied, no membership log id, no configs, one node,
+        // Found while its fuzz target was written. Version, nothing applied, no membership log id, no configs, one node,
         // number 1, whose address has 2^60 bytes.
         let header = [1, 0, 0, 0, 1, 1, 253, 0, 0, 0, 0, 0, 0, 0, 16, 0];
         assert!(matches!(decode_header(&header), Err(CodecError::Decode(_))));
