@@ -179,8 +179,8 @@ fn requests() -> Vec<Request> {
     };
     let shard = |request| Request::Shard(3, request);
     let group = |request| shard(ShardRequest::Group(request));
-    let Some(command) = dispense() else { return Vec::new() };
-    let query = Query::Peek { user: command.user().clone(), devices: None };
+    let (Some(command), Ok(user)) = (dispense(), UserId::new("bob")) else { return Vec::new() };
+    let query = Query::Peek { user, devices: None };
     vec![
         group(GroupRequest::Append(append)),
         group(GroupRequest::InstallSnapshot { vote: vote() }),
