@@ -7,7 +7,7 @@ use oncekey_client::{
     keystore::DeviceState,
     machine::{Device, ListChange, PinnedDeviceList, Signing},
 };
-use oncekey_types::{DeviceId, OneTimePreKeyId, Seq, SignedPreKeyId, TimestampMs, UserId};
+use oncekey_types::{DeviceId, Epoch, OneTimePreKeyId, Seq, SignedPreKeyId, TimestampMs, UserId};
 use oncekey_x3dh::keys::AccountKeyPair;
 use rand::{SeedableRng as _, rngs::StdRng};
 
@@ -50,6 +50,7 @@ pub(crate) fn replenish() -> Vec<u8> {
 
 fn state(seq: Seq) -> DeviceState {
     DeviceState {
+        epoch: Epoch::FIRST,
         registration: None,
         seq,
         current: None,

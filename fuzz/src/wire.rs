@@ -158,7 +158,11 @@ fn reply_bodies() -> Vec<Vec<u8>> {
             {"user": "carol", "route": route, "problem": problem},
         ]}),
         json!({
-            "node": 1, "members": [{"id": 1, "peer": "a:1", "public": "a:2"}],
+            "node": 1, "members": [{
+                "id": 1, "peer": "a:1", "public": "a:2", "state": "active", "version": "0.1.0",
+                "alive": true,
+            }],
+            "placement": [{"shard": 0, "leader": 1, "replicas": [1], "target": null}],
             "shards": [{
                 "shard": 0, "leader": 1, "term": 1, "last_log": 2, "applied": 2, "voters": [1],
                 "learners": [],
