@@ -250,7 +250,7 @@ async fn what_the_old_cluster_handed_out_never_comes_again() -> Result<()> {
     let (bob, tablet, carol) = (bob?, tablet?, carol?);
     for device in [&bob, &tablet, &carol] {
         let tended = device.tend().await?.context("the device is registered")?;
-        ensure!(tended.restored.is_some() && tended.added > 0, "{tended:?}");
+        ensure!(tended.restored.is_some() && tended.pool.count > 0, "{tended:?}");
     }
     refuse_all(&wire, &writes).await?;
 

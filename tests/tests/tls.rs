@@ -192,9 +192,13 @@ async fn a_node_with_the_wrong_certificate_stays_outside() -> Result<()> {
         Ok(Seen::when(said.is_ok(), || "it said nothing".to_owned()))
     })
     .await?;
-    let ready = format!("{}{}", cluster.admin(node), path::READYZ);
-    let ready = Http::default().bare(Method::GET, &ready).await?;
-    ensure!(!ready.status.is_success(), "it is ready without the others");
+    // It remembers the leaders of before, until they have been silent for long enough.
+    wait::until(LIMIT, "node 3 to say that it is not ready", async || {
+        let ready = format!("{}{}", cluster.admin(node), path::READYZ);
+        let ready = Http::default().bare(Method::GET, &ready).await?;
+        Ok(Seen::when(!ready.status.is_success(), || "it is ready without the others".to_owned()))
+    })
+    .await?;
     // The others do without it.
     let endpoints = [cluster.endpoint(NodeId(1)), cluster.endpoint(NodeId(2))];
     let bob = device("bob", nodes(&endpoints, &ours.ca())?)?;

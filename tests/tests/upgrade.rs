@@ -90,7 +90,8 @@ async fn a_folder_of_a_later_format_is_refused_in_a_line() -> Result<()> {
         text.into_bytes()
     };
     let segment = |bytes: &[u8]| [&bytes[..8], &9u32.to_le_bytes(), &bytes[12..]].concat();
-    let cases: [(&str, &dyn Fn(&[u8]) -> Vec<u8>, &str); 2] = [
+    type Change<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+    let cases: [(&str, Change<'_>, &str); 2] = [
         ("identity.json", &identity, "has format 3, this program reads formats 1 to 2"),
         ("log/0000000000000001.log", &segment, "has format 9"),
     ];

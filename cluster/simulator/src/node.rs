@@ -207,9 +207,9 @@ impl Machine {
             .set("node.data_dir", "/simulated")
             .set("cluster.name", "simulation")
             .set("cluster.shards", self.plan.shards.to_string())
-            .set("listen.public", format!("0.0.0.0:{PUBLIC}"))
-            .set("listen.admin", format!("0.0.0.0:{ADMIN}"))
-            .set("listen.peer", format!("0.0.0.0:{PEER}"));
+            .set("listen.public", format!("127.0.0.1:{PUBLIC}"))
+            .set("listen.admin", format!("127.0.0.1:{ADMIN}"))
+            .set("listen.peer", format!("127.0.0.1:{PEER}"));
         settings = if self.founders.contains(&self.id) {
             settings.set("cluster.members", format!("[{}]", founders.join(", ")))
         } else {
@@ -220,6 +220,7 @@ impl Machine {
                 .set("advertise.public", self.public())
         };
         let mut config = Config::from_sources(None, [], &settings)?;
+        // Of a simulated network; the configuration takes the loopback address for the only safe one.
         let any = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
         (config.public, config.admin, config.node.peer_listen) =
             (any(PUBLIC), any(ADMIN), any(PEER));

@@ -132,6 +132,22 @@ impl Cluster {
         self.nodes.remove(&node).unwrap().shutdown().await;
     }
 
+    /// Starts a node anew as soon as the one that was stopped has let go of its folder.
+    async fn restart(&mut self, node: NodeId, config: &NodeConfig) {
+        let deadline = Instant::now() + DEADLINE;
+        let mut poll = tokio::time::interval(Duration::from_millis(10));
+        let started = loop {
+            match Node::start(config.clone()).await {
+                Err(error) if error.to_string().contains("in use") => {
+                    assert!(Instant::now() < deadline, "its folder stayed in use: {error}");
+                    poll.tick().await;
+                }
+                started => break started,
+            }
+        };
+        self.nodes.insert(node, started.unwrap());
+    }
+
     async fn wait(&self, what: &str, condition: impl Fn(&Node) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         let mut poll = tokio::time::interval(Duration::from_millis(10));

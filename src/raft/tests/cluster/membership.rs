@@ -1,6 +1,6 @@
 //! Nodes that come, go, and take each other's place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, btree_map::Entry};
 
 use oncekey_raft::{ChangeError, NodeStatus, Refusal};
 
@@ -8,9 +8,9 @@ use super::*;
 
 /// A node with an empty disk that is told nothing in its configuration.
 fn fresh(cluster: &mut Cluster, node: NodeId) -> NodeConfig {
-    if !cluster.members.contains_key(&node) {
+    if let Entry::Vacant(place) = cluster.members.entry(node) {
         let (member, port) = hold_port();
-        cluster.members.insert(node, member);
+        place.insert(member);
         cluster.ports.push(port);
     }
     NodeConfig { members: BTreeMap::new(), ..cluster.config(node) }
@@ -156,7 +156,7 @@ async fn nodes_of_two_versions_work_together_and_strangers_say_what_is_wrong() {
         cluster.stop(NodeId(id)).await;
         let newer = Protocols { newest: now.newest + 1, oldest: now.newest };
         let config = NodeConfig { protocols: newer, ..cluster.config(NodeId(id)) };
-        cluster.nodes.insert(NodeId(id), Node::start(config).await.unwrap());
+        cluster.restart(NodeId(id), &config).await;
         // It may have been sent twice on the way, past a leader that stopped.
         let (id, _) = issued(&submit(&cluster.nodes[&NodeId(id)], dispense(number)).await);
         assert_eq!(id, number);
@@ -165,7 +165,8 @@ async fn nodes_of_two_versions_work_together_and_strangers_say_what_is_wrong() {
     cluster.stop(NodeId(3)).await;
     let newest = Protocols { newest: now.newest + 3, oldest: now.newest + 2 };
     let config = NodeConfig { protocols: newest, ..cluster.config(NodeId(3)) };
-    let lonely = Node::start(config).await.unwrap();
+    cluster.restart(NodeId(3), &config).await;
+    let lonely = cluster.nodes.remove(&NodeId(3)).unwrap();
     let soon = Instant::now() + Duration::from_secs(1);
     let refused = lonely.submit(&bob(), dispense(9), soon).await;
     assert!(matches!(refused, Err(SubmitError::NoQuorum { .. })), "{refused:?}");

@@ -15,6 +15,7 @@ use crate::command::DeviceList;
 pub(crate) const KEPT_SPACE: (&[u8], &[u8]) = (KEY_SPACE.0, &[Kind::Lot as u8]);
 
 /// A record that a backup keeps.
+#[expect(clippy::large_enum_variant, reason = "made and taken apart at once, one at a time")]
 pub(crate) enum Kept {
     Meta(Meta),
     Account(UserId, Account),
