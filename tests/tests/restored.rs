@@ -255,7 +255,7 @@ async fn what_the_old_cluster_handed_out_never_comes_again() -> Result<()> {
     refuse_all(&wire, &writes).await?;
 
     handshake(&new, &bob, &tablet).await?;
-    let both = [("bob", 80), ("carol", 50)];
+    let both = [("bob", 130), ("carol", 80)];
     for (user, fetches) in both {
         let fresh = issued.fetch_some(&alice, user, "drain", fetches).await?;
         ensure!(fresh > 10, "{user} has put out {fresh} keys alone");

@@ -29,7 +29,8 @@ fn every_test_that_the_threat_model_names_is_there() -> Result<()> {
         document.lines().filter(|line| line.starts_with("| ") && line.matches(" | ").count() == 2)
     {
         let proven = row.contains(".rs::") || row.contains("| test |") || row.contains("**");
-        ensure!(proven, "a row without a test: {row}");
+        let is_head = row.starts_with("| | ");
+        ensure!(proven || is_head, "a row without a test: {row}");
     }
     Ok(())
 }
