@@ -70,7 +70,7 @@ async fn fresh_nodes_form_a_cluster_when_one_of_them_is_told_to() {
         let config = fresh(&mut cluster, NodeId(id));
         cluster.nodes.insert(NodeId(id), Node::start(config).await.unwrap());
     }
-    assert_eq!(issued(&submit(&cluster.nodes[&NodeId(3)], dispense(1)).await), (1, false));
+    assert_eq!(issued(&submit(&cluster.nodes[&NodeId(3)], dispense(1)).await), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,7 +81,7 @@ async fn a_node_waits_until_it_is_let_in_and_forwards_what_it_does_not_hold() {
     let status = cluster.nodes[&NodeId(4)].status();
     assert_eq!(status.members[&NodeId(4)].standing, Standing::Joining);
     assert_eq!(status.shards, [], "it holds nothing");
-    assert_eq!(issued(&submit(&cluster.nodes[&NodeId(4)], dispense(1)).await), (1, false));
+    assert_eq!(issued(&submit(&cluster.nodes[&NodeId(4)], dispense(1)).await), 1);
     let query = Query::Peek { user: bob(), devices: None };
     assert_eq!(cluster.nodes[&NodeId(4)].query_local(&query).unwrap(), None);
     let read = cluster.nodes[&NodeId(4)].query_nearby(&query, deadline()).await.unwrap().unwrap();
@@ -98,7 +98,7 @@ async fn a_node_waits_until_it_is_let_in_and_forwards_what_it_does_not_hold() {
         })
         .await;
     for (number, node) in (2..).zip(cluster.nodes.values()) {
-        assert_eq!(issued(&submit(node, dispense(number)).await), (number, false));
+        assert_eq!(issued(&submit(node, dispense(number)).await), number);
     }
 }
 
@@ -126,7 +126,7 @@ async fn a_node_that_is_drained_is_removed_forgotten_and_turned_away() {
     let fault = tokio::time::timeout(DEADLINE, removed.faulted()).await.unwrap();
     assert!(fault.to_string().contains("was removed from the cluster"), "{fault}");
     removed.shutdown().await;
-    assert_eq!(issued(&submit(&cluster.nodes[&NodeId(3)], dispense(1)).await), (1, false));
+    assert_eq!(issued(&submit(&cluster.nodes[&NodeId(3)], dispense(1)).await), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,7 +158,7 @@ async fn nodes_of_two_versions_work_together_and_strangers_say_what_is_wrong() {
         let config = NodeConfig { protocols: newer, ..cluster.config(NodeId(id)) };
         cluster.restart(NodeId(id), &config).await;
         // It may have been sent twice on the way, past a leader that stopped.
-        let (id, _) = issued(&submit(&cluster.nodes[&NodeId(id)], dispense(number)).await);
+        let id = issued(&submit(&cluster.nodes[&NodeId(id)], dispense(number)).await);
         assert_eq!(id, number);
     }
     // A node two versions on finds nobody to talk to, and the others go on.
@@ -170,6 +170,6 @@ async fn nodes_of_two_versions_work_together_and_strangers_say_what_is_wrong() {
     let soon = Instant::now() + Duration::from_secs(1);
     let refused = lonely.submit(&bob(), dispense(9), soon).await;
     assert!(matches!(refused, Err(SubmitError::NoQuorum { .. })), "{refused:?}");
-    assert_eq!(issued(&submit(&cluster.nodes[&NodeId(1)], dispense(4)).await).0, 4);
+    assert_eq!(issued(&submit(&cluster.nodes[&NodeId(1)], dispense(4)).await), 4);
     lonely.shutdown().await;
 }
