@@ -134,14 +134,27 @@ fn repair_batch(bytes: &mut [u8], at: usize, sequence: u64) -> Option<usize> {
     Some(end.next_multiple_of(8))
 }
 
+/// The first segment after each step, until it ends with the promise of a next one; and a header
+/// with a checkpoint that needs no other segment, because all was purged before.
 fn segments() -> Vec<Vec<u8>> {
     let disk = SimDisk::new();
     let mut writer = Writer::open(&disk).expect("the disk is empty");
-    for step in SCRIPT {
-        assert!(writer.step(*step), "nothing fails here");
+    let purges = (0..GROUPS).map(|group| [3, group, 0]);
+    let votes = std::iter::repeat_n([1, 0, 7], 16);
+    let mut seeds = Vec::new();
+    for step in SCRIPT.iter().copied().chain(purges).chain(votes) {
+        assert!(writer.step(step), "nothing fails here");
+        if disk.names().iter().filter(|name| name.ends_with(".log")).count() == 1 {
+            seeds.extend(disk.content(FIRST_SEGMENT));
+        }
     }
     writer.wal.shutdown();
-    disk.names().iter().filter_map(|name| disk.content(name)).collect()
+    let newest = disk.names().into_iter().rfind(|name| name.ends_with(".log"));
+    let mut header = newest.and_then(|name| disk.content(&name)).expect("a log has a segment");
+    let checkpoint = u32_at(&header, 40).expect("a segment has a header");
+    header.truncate(48 + checkpoint);
+    seeds.push(header);
+    seeds
 }
 
 /// What to do, to which group, and how much.

@@ -9,7 +9,7 @@ use oncekey_store::{
     command::{Batch, BucketPolicy, Command, Dispense, Policy, RemoveDevice},
     fuzzing::record_again,
     query::{self, Query},
-    snapshot,
+    snapshot::{self, Content},
     state::MemoryState,
 };
 use oncekey_types::{CallerId, DeviceId, LogIndex, RequestId, limits};
@@ -40,7 +40,7 @@ pub const RECORD: Target = Target {
     claim_bytes: limits::ENTRY_MAX_BYTES,
 };
 
-/// The chunks of a snapshot, each behind its length.
+/// The chunks of a snapshot or a backup, each behind its length.
 pub const SNAPSHOT: Target = Target {
     name: "snapshot",
     run: run_snapshot,
@@ -179,12 +179,15 @@ fn records() -> Vec<Vec<u8>> {
     records.collect()
 }
 
+/// What a stream may carry.
+const CONTENTS: &[Content] = &[Content::Snapshot, Content::Backup];
+
 /// A stream that is taken to its end is a snapshot of what it says, and the same state gives the
 /// same stream.
 fn run_snapshot(data: &[u8]) {
-    let mut reader = snapshot::Reader::default();
+    let Some((content, mut rest)) = choose(CONTENTS, data) else { return };
+    let mut reader = snapshot::Reader::of(content);
     let mut records = Vec::new();
-    let mut rest = data;
     while let Some((length, behind)) = rest.split_first_chunk::<2>() {
         let length = usize::from(u16::from_be_bytes(*length));
         let Some((chunk, behind)) = behind.split_at_checked(length) else { return };
@@ -197,24 +200,27 @@ fn run_snapshot(data: &[u8]) {
     assert_eq!(count, records.len() as u64);
     let state: MemoryState = records.into_iter().collect();
     assert_eq!(state.records().count() as u64, count, "a key came twice");
-    let mut back = snapshot::Reader::default();
-    for chunk in chunks(&state) {
+    let mut back = snapshot::Reader::of(content);
+    for chunk in chunks(content, &state) {
         back.push(&chunk).expect("what was written is read");
     }
     assert_eq!(back.finish().ok(), Some(count));
 }
 
-fn chunks(state: &MemoryState) -> Vec<Vec<u8>> {
-    let mut writer = snapshot::Writer::default();
+fn chunks(content: Content, state: &MemoryState) -> Vec<Vec<u8>> {
+    let mut writer = snapshot::Writer::of(content);
     std::iter::from_fn(|| writer.next_chunk(state).expect("no faults")).collect()
 }
 
 fn snapshots() -> Vec<Vec<u8>> {
-    let whole = chunks(&STATE).iter().fold(Vec::new(), |mut bytes, chunk| {
-        let length = u16::try_from(chunk.len()).expect("the state is small");
-        bytes.extend(length.to_be_bytes());
-        bytes.extend(chunk);
-        bytes
-    });
-    vec![whole]
+    let stream = |(choice, content): (usize, &Content)| {
+        let whole = chunks(*content, &STATE).iter().fold(Vec::new(), |mut bytes, chunk| {
+            let length = u16::try_from(chunk.len()).expect("the state is small");
+            bytes.extend(length.to_be_bytes());
+            bytes.extend(chunk);
+            bytes
+        });
+        chosen(choice, &whole)
+    };
+    CONTENTS.iter().enumerate().map(stream).collect()
 }
