@@ -53,7 +53,8 @@ say "made an authority, certificates and tokens"
 node() { compose ps --quiet "node-$1"; }
 health() { docker inspect --format '{{.State.Health.Status}}' "$(node "$1")"; }
 healthy() {
-  for _ in $(seq 300); do
+  local deadline=$((SECONDS + 120))
+  while [ "$SECONDS" -lt "$deadline" ]; do
     [ "$(health "$1")" = healthy ] && return
     sleep 0.2
   done
