@@ -29,6 +29,8 @@ admin = "127.0.0.1:$admin"
 peer = "127.0.0.1:$peer"
 [cluster]
 members = [{ id = 1, peer = "127.0.0.1:$peer", public = "http://127.0.0.1:$public" }]
+[auth]
+mode = "open"
 [log]
 filter = "error"
 TOML

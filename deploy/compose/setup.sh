@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes what the compose cluster needs to trust: a private authority, certificates, and an account
-# system with the tokens of two users. For a trial; see docs/tls.md and docs/auth.md for production.
+# system with the tokens of two users. For a trial; see docs/tls.md and docs/authentication.md for production.
 set -euo pipefail
 cd "$(dirname "$0")"
 image=${ONCEKEY_IMAGE:-oncekey}

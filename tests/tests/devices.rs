@@ -1,4 +1,5 @@
-//! Devices of one user over a real cluster: added, written to, lost, and restored from a backup.
+//! Devices of one user over a real cluster that wants tokens and signatures: added, written to, lost,
+//! and restored from a backup.
 
 use anyhow::{Result, bail, ensure};
 use oncekey_client::{
@@ -12,14 +13,17 @@ use oncekey_types::DeviceId;
 
 type Device = Client<AnyNode>;
 
-fn device(cluster: &Cluster, new: NewDevice) -> Result<Device> {
-    Ok(Client::create(SqliteKeyStore::in_memory()?, nodes(cluster)?, new)?)
+/// A device of `user`, whose token it has.
+fn device(cluster: &Cluster, user: &str, number: u32, with_account: bool) -> Result<Device> {
+    let new = NewDevice::new(user.parse()?, number);
+    let new = if with_account { new.with_new_account() } else { new };
+    Ok(Client::create(SqliteKeyStore::in_memory()?, nodes(cluster, user)?, new)?)
 }
 
-fn nodes(cluster: &Cluster) -> Result<AnyNode> {
+fn nodes(cluster: &Cluster, user: &str) -> Result<AnyNode> {
     let endpoints = cluster.endpoints();
     let endpoints = endpoints.iter().map(|endpoint| endpoint.parse()).collect::<Result<_, _>>()?;
-    Ok(AnyNode::new(Config::new(endpoints, "devices".parse()?)?))
+    Ok(AnyNode::new(cluster.as_user(Config::new(endpoints, "devices".parse()?)?, user)))
 }
 
 /// What Alice sends to each device of Bob.
@@ -42,11 +46,11 @@ async fn devices_are_added_lost_and_restored_and_peers_see_no_more_than_is_signe
 }
 
 async fn story(engine: Engine) -> Result<()> {
-    let cluster = small().engine(engine).start().await?;
-    let (alice, bob) = ("alice".parse()?, "bob".parse()?);
-    let alice = device(&cluster, NewDevice::new(alice, 1).with_new_account())?;
-    let first = device(&cluster, NewDevice::new("bob".parse()?, 1).with_new_account())?;
-    let second = device(&cluster, NewDevice::new("bob".parse()?, 2))?;
+    let cluster = small().engine(engine).authenticated().start().await?;
+    let bob = "bob".parse()?;
+    let alice = device(&cluster, "alice", 1, true)?;
+    let first = device(&cluster, "bob", 1, true)?;
+    let second = device(&cluster, "bob", 2, false)?;
     for device in [&alice, &first, &second] {
         device.publish(5).await?;
     }
@@ -79,7 +83,7 @@ async fn story(engine: Engine) -> Result<()> {
 
     let lock = Unlock::passphrase("correct horse")?;
     let export = Export::from_bytes(&first.export()?.to_bytes(&lock)?, &lock)?;
-    let restored = Client::import(SqliteKeyStore::in_memory()?, nodes(&cluster)?, &export)?;
+    let restored = Client::import(SqliteKeyStore::in_memory()?, nodes(&cluster, "bob")?, &export)?;
     restored.publish(5).await?;
     let outcomes = sent(&alice).await?;
     match &outcomes[0].1 {

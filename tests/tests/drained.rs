@@ -1,4 +1,4 @@
-//! An attacker with a thousand identities goes for the pool of one user. Friends go on getting
+//! An attacker with the tokens of a thousand users goes for the pool of one. Friends go on getting
 //! bundles, and most of the pool stays.
 
 use std::{collections::BTreeSet, time::Instant};
@@ -14,8 +14,8 @@ use oncekey_types::{CallerId, RequestId};
 use tokio::task::JoinSet;
 
 const POOL: usize = 600;
-const IDENTITIES: usize = 1000;
-/// Identities that ask at the same time.
+const TOKENS: usize = 1000;
+/// Users that ask at the same time.
 const AT_ONCE: usize = 50;
 const FRIENDS: usize = 20;
 
@@ -83,20 +83,20 @@ async fn attack(fetcher: Fetcher, callers: usize) -> Result<Got> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_identities_do_not_empty_a_pool_and_friends_get_bundles() -> Result<()> {
-    let cluster = Cluster::builder().shards(2).start().await?;
+async fn a_thousand_tokens_do_not_empty_a_pool_and_friends_get_bundles() -> Result<()> {
+    let cluster = Cluster::builder().shards(2).authenticated().start().await?;
     let victim = Bob::publish(&cluster, "victim", 1, POOL).await?;
     let fetcher = victim.fetcher(&cluster.endpoints())?;
     let began = Instant::now();
 
-    // One identity gets what one identity gets.
+    // One user gets what one user gets.
     let mut greedy = Got::default();
     for number in 0..3 * PER_CALLER {
         greedy.ask(&fetcher, "greedy", number).await?;
     }
     ensure!(greedy.keys.len() == PER_CALLER, "one caller got {} keys", greedy.keys.len());
 
-    let attack = tokio::spawn(attack(fetcher.clone(), IDENTITIES));
+    let attack = tokio::spawn(attack(fetcher.clone(), TOKENS));
     let mut friends = Got::default();
     let mut rounds = 0;
     while !attack.is_finished() || rounds == 0 {
@@ -106,16 +106,13 @@ async fn a_thousand_identities_do_not_empty_a_pool_and_friends_get_bundles() -> 
         rounds += 1;
     }
     let attack = attack.await??;
-    ensure!(
-        attack.all() == IDENTITIES && friends.all() == rounds * FRIENDS,
-        "an answer is missing"
-    );
+    ensure!(attack.all() == TOKENS && friends.all() == rounds * FRIENDS, "an answer is missing");
 
     let issued = greedy.keys.len() + attack.keys.len() + friends.keys.len();
     let left = usize::try_from(victim.devices[0].status().await?.server.pool.count)?;
     ensure!(issued + left == POOL, "{issued} handed out and {left} left of {POOL}");
     let refilled = usize::try_from(began.elapsed().as_secs())? / REFILL_S + 1;
     ensure!(issued <= PER_TARGET + refilled, "{issued} handed out");
-    ensure!(attack.withheld >= IDENTITIES - PER_TARGET - refilled, "{}", attack.withheld);
+    ensure!(attack.withheld >= TOKENS - PER_TARGET - refilled, "{}", attack.withheld);
     cluster.finish().await
 }

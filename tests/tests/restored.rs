@@ -22,7 +22,7 @@ use oncekey_api::{
 use oncekey_client::{
     CallError, Client, FetchOptions, NewDevice, Received, SqliteKeyStore,
     http::{AnyNode, Config},
-    transport::{Answer, AttemptFailure, Attempts, Call, Method, Transport},
+    transport::{Answer, AttemptFailure, Attempts, Call, Credentials, Method, Transport},
 };
 use oncekey_cluster::{Builder, Cluster, binary};
 use oncekey_tests::{Bob, judge, small};
@@ -98,6 +98,7 @@ impl Issued {
             path: path::user_bundles(&user),
             body: serde_json::to_vec(&Fetch::default())?.into(),
             idempotency_key: Some(RequestId::new(request.to_owned())?),
+            credentials: Credentials::Token,
             slot: Slot::of(&user),
         };
         let fetched: Fetched = wire.nodes.call(&call).await?.reply;

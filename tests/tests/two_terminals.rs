@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use oncekey_cluster::{Cluster, binary};
+use oncekey_cluster::{Cluster, binary, issuer::Claims};
 use oncekey_tests::{LIMIT, small};
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
@@ -17,6 +17,7 @@ struct Terminal {
     home: PathBuf,
     endpoints: String,
     passphrase: Option<&'static str>,
+    token: Option<String>,
 }
 
 /// What a command said and how it ended.
@@ -29,7 +30,7 @@ struct Said {
 impl Terminal {
     fn new(cluster: &Cluster, home: PathBuf) -> Self {
         let endpoints = cluster.endpoints().join(",");
-        Self { home, endpoints, passphrase: Some("correct horse") }
+        Self { home, endpoints, passphrase: Some("correct horse"), token: None }
     }
 
     /// `oncekey device …`, with nothing on its standard input.
@@ -54,6 +55,9 @@ impl Terminal {
         if let Some(passphrase) = self.passphrase {
             command.env("ONCEKEY_PASSPHRASE", passphrase);
         }
+        if let Some(token) = &self.token {
+            command.env("ONCEKEY_TOKEN", token);
+        }
         let mut child = command.spawn()?;
         let mut stdin = child.stdin.take().context("a pipe")?;
         stdin.write_all(input.as_bytes()).await?;
@@ -75,7 +79,8 @@ impl Terminal {
 
     /// A new device that has published.
     async fn published(cluster: &Cluster, home: PathBuf, user: &str) -> Result<Self> {
-        let terminal = Self::new(cluster, home);
+        let mut terminal = Self::new(cluster, home);
+        terminal.token = cluster.issuer().map(|issuer| issuer.token(&Claims::new(user)));
         terminal.good(&["new", "--user", user]).await?;
         terminal.good(&["publish", "--keys", "20"]).await?;
         Ok(terminal)
@@ -104,7 +109,7 @@ impl Said {
 
 #[tokio::test]
 async fn two_people_write_to_each_other_and_compare_their_number() -> Result<()> {
-    let cluster = small().start().await?;
+    let cluster = small().authenticated().start().await?;
     let homes = tempfile::tempdir()?;
     let alice = Terminal::published(&cluster, homes.path().join("alice"), "alice").await?;
     let bob = Terminal::published(&cluster, homes.path().join("bob"), "bob").await?;

@@ -8,7 +8,9 @@ use oncekey_api::{
     device::{AddOneTimePreKeys, Register, ReplaceSignedPreKey},
     key,
 };
-use oncekey_types::{DeviceId, Epoch, OneTimePreKeyId, Seq, SignedPreKeyId, UnixSeconds, UserId};
+use oncekey_types::{
+    DeviceId, Epoch, OneTimePreKeyId, RegistrationId, Seq, SignedPreKeyId, UnixSeconds, UserId,
+};
 use oncekey_x3dh::{
     Address,
     keys::{AuthenticationKeyPair, IdentityKeyPair, OneTimePreKeyPair, SignedPreKeyPair},
@@ -26,6 +28,8 @@ pub(crate) struct Device {
     next_opk: u32,
     next_spk: u32,
     next_seq: u64,
+    /// The last registration that was answered.
+    pub(crate) registration: Option<RegistrationId>,
     rng: StdRng,
 }
 
@@ -39,6 +43,7 @@ impl Device {
             next_opk: 1,
             next_spk: 1,
             next_seq: 1,
+            registration: None,
             rng,
         }
     }
@@ -50,6 +55,7 @@ impl Device {
             self.identity.sign_authentication_key(&self.address(), &public, &mut self.rng);
         Register {
             seq: self.seq(),
+            follows: self.registration,
             identity_key: key::IdentityKey {
                 kind: key::IdentityKind::Ed25519,
                 key: Base64::from(*self.identity.public().as_bytes()),

@@ -209,7 +209,9 @@ impl Machine {
             .set("cluster.shards", self.plan.shards.to_string())
             .set("listen.public", format!("127.0.0.1:{PUBLIC}"))
             .set("listen.admin", format!("127.0.0.1:{ADMIN}"))
-            .set("listen.peer", format!("127.0.0.1:{PEER}"));
+            .set("listen.peer", format!("127.0.0.1:{PEER}"))
+            // Nobody else is in the simulation.
+            .set("auth.mode", "open");
         settings = if self.founders.contains(&self.id) {
             settings.set("cluster.members", format!("[{}]", founders.join(", ")))
         } else {

@@ -25,7 +25,7 @@ use oncekey_api::{
 use oncekey_client::{
     CallError,
     http::{AnyNode, Config},
-    transport::{Call, Method, Transport as _},
+    transport::{Call, Credentials, Method, Transport as _},
 };
 use oncekey_cluster::{
     Recorded,
@@ -190,7 +190,9 @@ impl Clients {
         let mut rng = self.rng(&format!("register {} {}", device.user, device.id));
         let body = device.register(rng.random_range(1..=12));
         let path = path::device(&device.user, device.id);
-        self.write::<Registered>(&device, &mut rng, Method::Put, path, &body).await?;
+        let registered: Registered =
+            self.write(&device, &mut rng, Method::Put, path, &body).await?;
+        device.registration = Some(registered.registration);
         Ok(device)
     }
 
@@ -206,7 +208,9 @@ impl Clients {
                 0 if self.plan.devices == 1 => {
                     let body = device.register_anew(rng.random_range(1..=12));
                     let path = path::device(&user, id);
-                    self.write::<Registered>(&device, &mut rng, Method::Put, path, &body).await?;
+                    let registered: Registered =
+                        self.write(&device, &mut rng, Method::Put, path, &body).await?;
+                    device.registration = Some(registered.registration);
                 }
                 1..=2 => {
                     let (body, path) = (device.rotate(), path::signed_prekey(&user, id));
@@ -349,7 +353,8 @@ fn fetch(user: &UserId, request: &str, devices: Option<Vec<DeviceId>>) -> Result
 }
 
 fn call(method: Method, path: String, body: Bytes, user: &UserId) -> Call {
-    Call { method, path, body, idempotency_key: None, slot: Slot::of(user) }
+    let (slot, credentials) = (Slot::of(user), Credentials::Token);
+    Call { method, path, body, idempotency_key: None, slot, credentials }
 }
 
 fn config(endpoints: &[String], caller: CallerId) -> Result<Config> {

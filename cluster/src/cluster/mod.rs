@@ -14,12 +14,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitStatus,
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, Result};
 use hyper::Method;
 use oncekey_api::{cluster as api, path};
+use oncekey_client::http::Config;
 use oncekey_types::{NodeId, ShardId, SlotMap, UserId};
 use tempfile::TempDir;
 use toml::Value;
@@ -30,6 +32,7 @@ use crate::{
     history::Recorder,
     host::Host,
     http::Http,
+    issuer::Issuer,
     plan::{Addresses, Engine, Plan, node_dir},
     ports::Port,
     process::{Launch, Process, log_tail},
@@ -54,6 +57,7 @@ pub struct Cluster {
     program: PathBuf,
     settings: BTreeMap<String, Value>,
     certs: Option<Certs>,
+    issuer: Option<Arc<Issuer>>,
     ready_limit: Duration,
     http: Http,
     recorder: Recorder,
@@ -70,6 +74,7 @@ pub(crate) struct Parts {
     pub(crate) program: PathBuf,
     pub(crate) settings: BTreeMap<String, Value>,
     pub(crate) certs: Option<Certs>,
+    pub(crate) issuer: Option<Arc<Issuer>>,
     pub(crate) data_dirs: BTreeMap<NodeId, PathBuf>,
     pub(crate) environment: BTreeMap<NodeId, Vec<(String, String)>>,
     pub(crate) ready_limit: Duration,
@@ -130,6 +135,21 @@ impl Cluster {
         Builder::new()
     }
 
+    /// Who makes the tokens that the nodes believe; none when the nodes are open.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&Arc<Issuer>> {
+        self.issuer.as_ref()
+    }
+
+    /// `config` with tokens of `user`, when the nodes want tokens.
+    #[must_use]
+    pub fn as_user(&self, config: Config, user: &str) -> Config {
+        match &self.issuer {
+            Some(issuer) => config.with_tokens(issuer.source(user)),
+            None => config,
+        }
+    }
+
     pub(crate) fn assemble(parts: Parts) -> Result<Self> {
         let Parts { homes, data_dirs, environment, .. } = parts;
         let mut cluster = Self {
@@ -139,6 +159,7 @@ impl Cluster {
             program: parts.program,
             settings: parts.settings,
             certs: parts.certs,
+            issuer: parts.issuer,
             ready_limit: parts.ready_limit,
             http: Http::default(),
             recorder: parts.recorder,

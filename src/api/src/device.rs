@@ -19,6 +19,10 @@ use crate::{
 pub struct Register {
     /// Number of this write.
     pub seq: Seq,
+    /// The device's current registration, which this one is to replace; absent when the device is
+    /// not registered. A registration that follows another than the current one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<RegistrationId>,
     /// The device's identity key.
     pub identity_key: IdentityKey,
     /// The key that will sign the device's requests.
@@ -139,6 +143,7 @@ mod tests {
     fn register() -> Register {
         Register {
             seq: Seq(1),
+            follows: None,
             identity_key: IdentityKey { kind: IdentityKind::Ed25519, key: [1; 32].into() },
             authentication_key: [2; 32].into(),
             authentication_signature: [3; 64].into(),

@@ -21,6 +21,7 @@ mod openapi;
 pub mod path;
 pub mod problem;
 pub mod report;
+pub mod signature;
 pub mod user;
 
 pub use base64url::Base64;

@@ -144,6 +144,23 @@ pub fn events(user: &UserId, device: DeviceId) -> String {
     format!("{EVENTS}?user={}&device={device}", utf8_percent_encode(user.as_str(), SEGMENT))
 }
 
+/// A device's name in the signatures of its requests: `user/device`, the user percent-encoded as in
+/// paths.
+#[must_use]
+pub fn key_id(user: &UserId, device: DeviceId) -> String {
+    format!("{}/{device}", utf8_percent_encode(user.as_str(), SEGMENT))
+}
+
+/// The device that a [`key_id`] names.
+#[must_use]
+pub fn device_of_key_id(text: &str) -> Option<(UserId, DeviceId)> {
+    let (user, device) = text.split_once('/')?;
+    let user = UserId::new(percent_decode_str(user).decode_utf8().ok()?).ok()?;
+    let device = device.parse().ok()?;
+    // A device has one name.
+    (key_id(&user, device) == text).then_some((user, device))
+}
+
 /// The device that the query of [`events`] names.
 #[must_use]
 pub fn device_of_events(query: &str) -> Option<(UserId, DeviceId)> {
@@ -170,7 +187,10 @@ mod tests {
             prop_assert_eq!(percent_decode_str(segment).decode_utf8().unwrap(), name);
             let target = events(&id, DeviceId(7));
             let query = target.strip_prefix("/v1/events?").unwrap();
-            prop_assert_eq!(device_of_events(query), Some((id, DeviceId(7))));
+            prop_assert_eq!(device_of_events(query), Some((id.clone(), DeviceId(7))));
+            let name = key_id(&id, DeviceId(7));
+            prop_assert!(name.bytes().all(|byte| byte.is_ascii_graphic()), "{}", name);
+            prop_assert_eq!(device_of_key_id(&name), Some((id, DeviceId(7))));
         }
     }
 

@@ -9,7 +9,7 @@
 
 use std::{fmt, str::FromStr};
 
-use oncekey_types::{DeviceId, Epoch, OneTimePreKeyId, Seq, SignedPreKeyId};
+use oncekey_types::{DeviceId, Epoch, OneTimePreKeyId, RegistrationId, Seq, SignedPreKeyId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::bundle::OneTimePreKeyStatus;
@@ -100,6 +100,29 @@ codes! {
     MalformedHeader = "malformed_header", 400, "A header is malformed", No;
     /// A fetch without `Idempotency-Key`.
     IdempotencyKeyMissing = "idempotency_key_missing", 400, "The idempotency key is missing", No;
+    /// A removal that the device itself asks for, without `seq`.
+    SeqMissing = "seq_missing", 400, "The number of the write is missing", No;
+
+    /// A request that needs a token came without one.
+    TokenMissing = "token_missing", 401, "A token is required", No;
+    /// The token is not one of the operator's for this service, or not of the form required.
+    TokenInvalid = "token_invalid", 401, "The token is not valid", No;
+    /// The token's time is over, or has not come yet.
+    TokenExpired = "token_expired", 401, "The token is not valid at this time", No;
+    /// A request that a device signs came without a signature.
+    SignatureMissing = "signature_missing", 401, "The device must sign this request", No;
+    /// The request's signature has another form than required, covers something else, or was not
+    /// made with the device's authentication key.
+    RequestSignatureInvalid =
+        "request_signature_invalid", 401, "The request's signature is not valid", No;
+    /// The request's signature is too old, of the future, or valid for too long.
+    SignatureExpired =
+        "signature_expired", 401, "The request's signature is not valid at this time", No;
+
+    /// The token is of another user than the one that the request is about.
+    OtherUser = "other_user", 403, "The token is of another user", No;
+    /// The token lacks the scope that the request needs.
+    ScopeMissing = "scope_missing", 403, "The token lacks a scope", No;
 
     /// No such resource.
     NotFound = "not_found", 404, "There is no such resource", No;
@@ -118,7 +141,8 @@ codes! {
 
     /// The write's `seq` is lower than the last one accepted, or names another write.
     StaleSeq = "stale_seq", 409, "The write's seq was used before", No;
-    /// The device registered anew while the write was under way.
+    /// The write was made for another registration than the device's current one, or the
+    /// registration follows another.
     RegistrationChanged =
         "registration_changed", 409, "The device has registered anew", No;
     /// The signed prekey's id is not above the current one.
@@ -157,8 +181,8 @@ codes! {
     UnsupportedMediaType =
         "unsupported_media_type", 415, "The body must be application/json", No;
 
-    /// The caller has reported a moment ago; nothing was counted.
-    TooManyReports = "too_many_reports", 429, "The caller has reported a moment ago", No;
+    /// The device has reported a moment ago; nothing was counted.
+    TooManyReports = "too_many_reports", 429, "The device has reported a moment ago", No;
 
     /// The client's address sends requests faster than it may.
     TooManyRequests =
@@ -188,6 +212,9 @@ codes! {
     NoQuorum = "no_quorum", 503, "No quorum is within reach", Unknown;
     /// The node is shutting down and did not take the request; another node can answer.
     ShuttingDown = "shutting_down", 503, "The node is shutting down", Yes;
+    /// The keys that tokens are checked with are out of reach.
+    KeysUnavailable =
+        "keys_unavailable", 503, "The keys of the tokens are out of reach", Yes;
     /// The node is not ready to serve.
     NotReady = "not_ready", 503, "The node is not ready", Yes;
     /// The node could not answer in time; whether a write was carried out is unknown.
@@ -266,6 +293,9 @@ pub struct Members {
     /// Number of the last write accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<Seq>,
+    /// The device's current registration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<RegistrationId>,
     /// The position that would continue the chain of device lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<Seq>,

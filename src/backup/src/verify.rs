@@ -117,6 +117,7 @@ mod tests {
                 user: format!("user-{number}").parse().unwrap(),
                 device: DeviceId(1),
                 tag: WriteTag { seq: Seq(1), digest: [1; 32] },
+                follows: oncekey_store::command::Follows::Nothing,
                 identity_key: IdentityKey { kind: 1, key: key.clone() },
                 authentication_key: key.clone(),
                 authentication_signature: key.clone(),

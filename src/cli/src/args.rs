@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use oncekey_cluster::Engine;
 
-use crate::{certs::Certs, cluster, device, health::Health, keep};
+use crate::{certs::Certs, cluster, device, health::Health, keep, token};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Demo(Demo),
     Cluster(cluster::Arguments),
     Device(device::Arguments),
+    Token(token::Arguments),
     Bench(Bench),
     Backup(keep::Backup),
     Restore(keep::Restore),
@@ -84,6 +85,7 @@ pub(crate) struct Serve {
 #[command(after_help = "\
 Examples:
   oncekey dev
+  oncekey dev --open
   oncekey dev --dir /tmp/five --nodes 5 --base-port 9700")]
 pub(crate) struct Dev {
     /// Folder for configurations, logs and data.
@@ -92,6 +94,9 @@ pub(crate) struct Dev {
     /// Number of nodes, 1 to 9; 3 in a new folder.
     #[arg(long, value_name = "N")]
     pub(crate) nodes: Option<u16>,
+    /// Want no tokens and no signatures: whoever is on this machine may do everything.
+    #[arg(long)]
+    pub(crate) open: bool,
     /// Engine that keeps the state, fjall or sled; fjall in a new folder.
     #[arg(long, value_name = "ENGINE")]
     pub(crate) engine: Option<Engine>,

@@ -12,7 +12,7 @@ use oncekey_client::{
     http::{AnyNode, Config},
     keystore,
 };
-use oncekey_cluster::Cluster;
+use oncekey_cluster::{Cluster, issuer::KEY_FILE};
 use oncekey_server::config::LogFormat;
 use oncekey_types::{NodeId, UserId};
 
@@ -70,6 +70,9 @@ fn prepare(arguments: &Dev) -> Result<Cluster> {
         Some(port) => builder.base_port(port),
         None => builder.default_base_port(BASE_PORT),
     };
+    if !arguments.open {
+        builder = builder.authenticated();
+    }
     builder.prepare()
 }
 
@@ -78,7 +81,8 @@ async fn publish(cluster: &Cluster) -> Result<UserId> {
     let bob: UserId = "bob".parse()?;
     let endpoints =
         cluster.endpoints().iter().map(|endpoint| endpoint.parse()).collect::<Result<_, _>>()?;
-    let nodes = AnyNode::new(Config::new(endpoints, "bob/1".parse()?)?);
+    let config = Config::new(endpoints, "bob/1".parse()?)?;
+    let nodes = AnyNode::new(cluster.as_user(config, bob.as_str()));
     let device = open_or_create(&cluster.dir().join("bob"), &nodes, &bob)?;
     device.publish(POOL).await.context("the device of bob cannot be published")?;
     device.rotate_if_due().await.context("the signed prekey of bob cannot be rotated")?;
@@ -106,11 +110,20 @@ fn introduce(cluster: &Cluster, user: &UserId) {
         ));
     }
     let first = cluster.nodes().first().copied().unwrap_or(NodeId(1));
+    let mut bearer = "";
+    if cluster.issuer().is_some() {
+        bearer = " -H \"authorization: Bearer $ONCEKEY_TOKEN\"";
+        output::line(format_args!(
+            "\nBe somebody; in earnest the account system of whoever runs the nodes makes the \
+             tokens.\n\n  export ONCEKEY_TOKEN=$(oncekey token mint --key {} --user alice)",
+            cluster.dir().join(KEY_FILE).display()
+        ));
+    }
     output::line(format_args!(
         "\n\
          Fetch a bundle of {user}. Send it again, to any node: the same key. Change the idempotency \
          key: the next one.\n\n  \
-         curl -s -X POST {}{} -H '{}: try-1' -H 'content-type: application/json' -d '{{}}'\n\n\
+         curl -s -X POST {}{}{bearer} -H '{}: try-1' -H 'content-type: application/json' -d '{{}}'\n\n\
          Who leads which shard, and how it goes; the second in a browser:\n\n  \
          oncekey cluster --admin {} status\n  \
          {}{}\n\n\

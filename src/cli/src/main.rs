@@ -18,6 +18,7 @@ mod logging;
 mod output;
 mod serve;
 mod table;
+mod token;
 
 use std::{io, process::ExitCode};
 
@@ -49,6 +50,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(arguments) => runtime()?.block_on(demo::run(&arguments)),
         Command::Cluster(arguments) => runtime()?.block_on(cluster::run(arguments)),
         Command::Device(arguments) => runtime()?.block_on(device::run(&arguments)),
+        Command::Token(arguments) => token::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::BenchNoop(arguments) => bench::noop::serve(&arguments),
         Command::Backup(arguments) => runtime()?.block_on(keep::backup(&arguments)),

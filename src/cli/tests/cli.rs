@@ -45,7 +45,9 @@ fn help_teaches_every_command_and_every_exit_code() {
     {
         assert!(help.contains(word), "no {word:?} in\n{help}");
     }
-    for command in ["serve", "dev", "demo", "device", "bench", "backup", "restore", "completions"] {
+    for command in
+        ["serve", "dev", "demo", "device", "token", "bench", "backup", "restore", "completions"]
+    {
         let output = oncekey(&[command, "--help"]);
         assert!(output.status.success(), "{command}");
         assert!(!stdout(&output).contains("--parent"), "{command} shows what is not for people");
@@ -134,11 +136,51 @@ fn a_missing_configuration_is_told_by_its_path() {
 }
 
 #[test]
+fn nothing_is_open_by_default() {
+    let node = "[node]\nid = 1\ndata_dir = \"{dir}/data\"\n\
+        [cluster]\nmembers = [{ id = 1, peer = \"127.0.0.1:1\", public = \"127.0.0.1:2\" }]\n";
+    let refused = |text: &str| {
+        let (dir, file) = configuration(text);
+        let output = oncekey(&["serve", "--config", file.to_str().expect("UTF-8")]);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(!dir.path().join("data").exists(), "the data folder was made");
+        stderr(&output)
+    };
+    let error = refused(node);
+    for key in ["auth.issuer", "auth.audience", "auth.jwks_file", "auth.jwks_url", "auth.mode"] {
+        assert!(error.contains(key), "no {key} in {error}");
+    }
+    if cfg!(feature = "failpoints") {
+        return;
+    }
+    for listener in ["public", "admin"] {
+        let text = format!("{node}[auth]\nmode = \"open\"\n[listen]\n{listener} = \"0.0.0.0:1\"\n");
+        let error = refused(&text);
+        let wanted =
+            format!("auth.mode is open, which is for this machine alone, and listen.{listener}");
+        assert!(error.contains(&wanted), "{error}");
+    }
+}
+
+#[test]
+fn a_token_is_minted_with_a_key_that_is_made_once() {
+    let (dir, _file) = configuration("");
+    let issuer = dir.path().join("issuer").display().to_string();
+    let made = oncekey(&["token", "key", "--dir", &issuer]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    assert!(stdout(&made).contains("jwks_file = "), "{}", stdout(&made));
+    assert_eq!(oncekey(&["token", "key", "--dir", &issuer]).status.code(), Some(1), "once");
+    let key = format!("{issuer}/issuer.jwk");
+    let token = oncekey(&["token", "mint", "--key", &key, "--user", "alice"]);
+    assert_eq!(stdout(&token).trim().split('.').count(), 3, "{}", stderr(&token));
+}
+
+#[test]
 fn an_address_in_use_is_told_and_nothing_is_written() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     let (dir, file) = configuration(
-        "[node]\nid = 1\ndata_dir = \"{dir}/data\"\n\
+        "[node]\nid = 1\ndata_dir = \"{dir}/data\"\n[auth]\nmode = \"open\"\n\
          [cluster]\nmembers = [{ id = 1, peer = \"127.0.0.1:1\", public = \"127.0.0.1:2\" }]\n",
     );
     let set = format!("listen.public={address}");

@@ -1,6 +1,6 @@
 //! Alice writes to every device of a user, who may be offline, and to none that she cannot trust.
 //!
-//! With `oncekey dev` in another terminal, which publishes a device of `bob`:
+//! With `oncekey dev --open` in another terminal, which publishes a device of `bob`:
 //!
 //! ```text
 //! cargo run -p oncekey-client --example fetch_and_initiate -- bob [NODE…]

@@ -1,6 +1,6 @@
 //! A device that keeps its keys in a folder and itself reachable: run it once, and again at will.
 //!
-//! With `oncekey dev` in another terminal:
+//! With `oncekey dev --open` in another terminal:
 //!
 //! ```text
 //! ONCEKEY_PASSPHRASE='correct horse' \

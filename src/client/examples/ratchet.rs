@@ -1,6 +1,6 @@
 //! A conversation: a handshake through the cluster, and from there on a Double Ratchet.
 //!
-//! With `oncekey dev` in another terminal:
+//! With `oncekey dev --open` in another terminal:
 //!
 //! ```text
 //! cargo run -p oncekey-client --features ratchet --example ratchet -- [NODE…]

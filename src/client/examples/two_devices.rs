@@ -1,7 +1,7 @@
 //! Bob has a phone and a laptop: one fetch, one handshake for each, and no device that he has not
 //! signed for.
 //!
-//! With `oncekey dev` in another terminal:
+//! With `oncekey dev --open` in another terminal:
 //!
 //! ```text
 //! cargo run -p oncekey-client --example two_devices -- [NODE…]

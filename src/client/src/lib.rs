@@ -70,6 +70,7 @@ pub mod preset;
 pub mod qr;
 #[cfg(feature = "ratchet")]
 pub mod ratchet;
+mod signer;
 pub mod transport;
 pub mod trust;
 mod wire;
@@ -84,6 +85,7 @@ pub use keystore::{Export, KeysTaken, Session, SessionId, SqliteKeyStore, StoreK
 pub use machine::{Demand, Lifetimes, PoolPlan};
 pub use pairing::PairingCode;
 pub use preset::Preset;
+pub use signer::{SignatureFields, Signer};
 pub use transport::{Attempts, CallError};
 pub use trust::{Answer, Change, IdentityChanged, NewDevices, TrustEvent};
 

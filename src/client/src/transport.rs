@@ -13,6 +13,8 @@ use oncekey_api::{Code, Problem, event::Event};
 use oncekey_types::{Epoch, LogIndex, RequestId, ShardId, Slot, limits};
 use serde::de::DeserializeOwned;
 
+use crate::{http::TokenError, signer::Signer};
+
 /// Carries calls to the server.
 pub trait Transport: Send + Sync + 'static {
     /// Carries one call, trying as often and at as many nodes as it sees fit. Every attempt is
@@ -77,7 +79,31 @@ pub struct Call {
     pub idempotency_key: Option<RequestId>,
     /// The slot of the user that the call is about; lets a transport remember who leads it.
     pub slot: Slot,
+    /// What shows who asks.
+    pub credentials: Credentials,
 }
+
+/// What shows who sent a call.
+#[derive(Clone, Debug)]
+pub enum Credentials {
+    /// The token of the user.
+    Token,
+    /// A signature of the device, beside the token if one is to be had.
+    Signature(Signer),
+}
+
+/// A signature is made at each attempt: two calls that are signed by a device are the same request
+/// when the rest of them is.
+impl PartialEq for Credentials {
+    fn eq(&self, other: &Self) -> bool {
+        matches!(
+            (self, other),
+            (Self::Token, Self::Token) | (Self::Signature(_), Self::Signature(_))
+        )
+    }
+}
+
+impl Eq for Credentials {}
 
 /// The reply to a call.
 #[derive(Debug)]
@@ -163,6 +189,9 @@ pub enum AttemptFailure {
     /// No connection, so nothing was sent.
     #[error("no connection to the node")]
     Connect,
+    /// No token was to be had, so nothing was sent.
+    #[error("no token: {0}")]
+    NoToken(TokenError),
     /// The connection broke before the reply was complete.
     #[error("the connection to the node was lost")]
     Lost,
@@ -208,7 +237,7 @@ impl AttemptFailure {
     pub fn verdict(&self) -> Verdict {
         match self {
             // What was done there counts for nothing.
-            Self::Connect | Self::OlderEpoch { .. } => Verdict::NotDone,
+            Self::Connect | Self::NoToken(_) | Self::OlderEpoch { .. } => Verdict::NotDone,
             Self::Lost | Self::Timeout | Self::ReplyTooLarge | Self::ReplyMalformed => {
                 Verdict::Unknown
             }
@@ -226,6 +255,7 @@ impl AttemptFailure {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::NoToken(_) => "no_token",
             Self::Lost => "lost",
             Self::Timeout => "timeout",
             Self::ReplyTooLarge => "reply_too_large",

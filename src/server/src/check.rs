@@ -49,6 +49,7 @@ pub(crate) fn register(
         user: authority.user.clone(),
         device: authority.device,
         tag: command::WriteTag { seq: body.seq, digest },
+        follows: body.follows.into(),
         identity_key: command::IdentityKey {
             kind: identity.kind().tag(),
             key: command::KeyBytes(body.identity_key.key.0),

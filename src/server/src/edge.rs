@@ -60,8 +60,9 @@ pub(crate) fn public(app: Arc<App>, addresses: Arc<Addresses>) -> Router {
         .with_state(app)
 }
 
-/// The routes for operators. They stay open when the node is overloaded.
-pub(crate) fn admin(app: Arc<App>) -> Router {
+/// The routes for operators. They stay open when the node is overloaded. With `guarded`, whoever asks
+/// for more than [`UNGUARDED`] shows that it is an operator.
+pub(crate) fn admin(app: Arc<App>, guarded: bool) -> Router {
     let routes = Router::new()
         .route(path::LIVEZ, get(admin::livez))
         .route(path::READYZ, get(admin::readyz))
@@ -83,11 +84,26 @@ pub(crate) fn admin(app: Arc<App>) -> Router {
     let routes = routes
         .route(path::FAILPOINTS, get(failpoints::list))
         .route(path::FAILPOINT, put(failpoints::arm).delete(failpoints::disarm));
-    routes
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(Arc::clone(&app), observe))
-        .with_state(app)
+    let routes = routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
+    let routes = match guarded {
+        true => routes.layer(from_fn_with_state(Arc::clone(&app), operators_only)),
+        false => routes,
+    };
+    routes.layer(from_fn_with_state(Arc::clone(&app), observe)).with_state(app)
+}
+
+/// What probes and collectors read, who have no tokens.
+pub(crate) const UNGUARDED: [&str; 3] = [path::LIVEZ, path::READYZ, path::METRICS];
+
+async fn operators_only(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if UNGUARDED.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let (head, body) = request.into_parts();
+    match app.authenticator.operator(&head).await {
+        Ok(()) => next.run(Request::from_parts(head, body)).await,
+        Err(problem) => Rejection(problem).into_response(),
+    }
 }
 
 async fn not_found() -> Rejection {

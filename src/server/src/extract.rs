@@ -15,14 +15,14 @@ use axum::{
     http::{HeaderMap, Uri, header, request::Parts},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use oncekey_api::{Code, Problem, header as names, path};
+use oncekey_api::{Code, Problem, device::Register, header as names, path};
 use oncekey_types::{DeviceId, RequestId, Seq, UserId};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     app::App,
-    auth::{Caller, DeviceAuthority, DeviceRequest, single_header},
+    auth::{Caller, DeviceAuthority, Received, Registering, Remover, Reporter, single_header},
     reply::Rejection,
 };
 
@@ -57,7 +57,9 @@ impl FromRequestParts<Arc<App>> for DeviceAuthority {
 
     async fn from_request_parts(head: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
         no_query(&head.uri)?;
-        authority(head, app, &[]).await
+        let (user, device) = device_path(head, app).await?;
+        let request = Received { head, body: &[] };
+        Ok(app.authenticator.device(request, &user, device).await?)
     }
 }
 
@@ -73,14 +75,16 @@ impl FromRequestParts<Arc<App>> for EventsOf {
         let (user, device) = named.ok_or_else(|| {
             Problem::new(Code::MalformedQuery, "the parameters are user and device, in this order")
         })?;
-        let request = DeviceRequest { head, body: &[], user: &user, device };
-        Ok(Self(app.authenticator.device(request).await?))
+        let request = Received { head, body: &[] };
+        Ok(Self(app.authenticator.device(request, &user, device).await?))
     }
 }
 
 /// A device's removal.
 pub(crate) struct Removal {
-    pub(crate) authority: DeviceAuthority,
+    pub(crate) user: UserId,
+    pub(crate) device: DeviceId,
+    pub(crate) remover: Remover,
     /// Number of the write, when the device itself asks.
     pub(crate) seq: Option<Seq>,
 }
@@ -90,7 +94,14 @@ impl FromRequestParts<Arc<App>> for Removal {
 
     async fn from_request_parts(head: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
         let seq = seq_query(&head.uri)?;
-        Ok(Self { authority: authority(head, app, &[]).await?, seq })
+        let (user, device) = device_path(head, app).await?;
+        let request = Received { head, body: &[] };
+        let remover = app.authenticator.remover(request, &user, device).await?;
+        if matches!(remover, Remover::Device(_)) && seq.is_none() {
+            let detail = "a device numbers its removal, as its other writes: ?seq=…";
+            return Err(Problem::new(Code::SeqMissing, detail).into());
+        }
+        Ok(Self { user, device, remover, seq })
     }
 }
 
@@ -108,9 +119,72 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for DeviceWrite<T> {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Rejection> {
         let (mut head, bytes) = read_body(request, app).await?;
         no_query(&head.uri)?;
-        let authority = authority(&mut head, app, &bytes).await?;
+        let (user, device) = device_path(&mut head, app).await?;
+        let request = Received { head: &head, body: &bytes };
+        let authority = app.authenticator.device(request, &user, device).await?;
         let digest = write_digest(&head, &bytes);
         Ok(Self { authority, body: parse_json(&bytes)?, digest })
+    }
+}
+
+/// A device's registration.
+pub(crate) struct Registration(pub(crate) DeviceWrite<Register>);
+
+impl FromRequest<Arc<App>> for Registration {
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Rejection> {
+        let (mut head, bytes) = read_body(request, app).await?;
+        no_query(&head.uri)?;
+        let (user, device) = device_path(&mut head, app).await?;
+        let body: Register = parse_json(&bytes)?;
+        let request = Received { head: &head, body: &bytes };
+        let registering = Registering {
+            user: &user,
+            device,
+            follows: body.follows,
+            authentication_key: &body.authentication_key.0,
+        };
+        let authority = app.authenticator.registration(request, registering).await?;
+        let digest = write_digest(&head, &bytes);
+        Ok(Self(DeviceWrite { authority, body, digest }))
+    }
+}
+
+/// What is written in the name of a user's account.
+pub(crate) struct AccountWrite<T> {
+    pub(crate) user: UserId,
+    pub(crate) body: T,
+}
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for AccountWrite<T> {
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Rejection> {
+        let (mut head, body) = request.into_parts();
+        let UserPath(user) = UserPath::from_request_parts(&mut head, app).await?;
+        app.authenticator.account(&head, &user).await?;
+        let request = Request::from_parts(head, body);
+        let JsonBody(body) = JsonBody::from_request(request, app).await?;
+        Ok(Self { user, body })
+    }
+}
+
+/// What a device tells of itself.
+pub(crate) struct DeviceReport<T> {
+    pub(crate) reporter: Reporter,
+    pub(crate) body: T,
+}
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for DeviceReport<T> {
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Rejection> {
+        let (head, bytes) = read_body(request, app).await?;
+        no_query(&head.uri)?;
+        let request = Received { head: &head, body: &bytes };
+        let reporter = app.authenticator.reporter(request).await?;
+        Ok(Self { reporter, body: parse_json(&bytes)? })
     }
 }
 
@@ -155,15 +229,10 @@ pub(crate) fn idempotency_key(head: &Parts) -> Result<RequestId, Problem> {
         .map_err(|error| Problem::new(Code::MalformedHeader, format!("{name} {error}")))
 }
 
-async fn authority(
-    head: &mut Parts,
-    app: &Arc<App>,
-    body: &[u8],
-) -> Result<DeviceAuthority, Rejection> {
+/// The device that the path names.
+async fn device_path(head: &mut Parts, app: &Arc<App>) -> Result<(UserId, DeviceId), Rejection> {
     let params = path_params(head, app).await?;
-    let (user, device) = (user(&params)?, device(&params)?);
-    let request = DeviceRequest { head, body, user: &user, device };
-    Ok(app.authenticator.device(request).await?)
+    Ok((user(&params)?, device(&params)?))
 }
 
 pub(crate) async fn path_params<S: Send + Sync>(

@@ -98,7 +98,7 @@ pub fn register(
     now: UnixSeconds,
 ) -> Result<oncekey_store::command::Register, Problem> {
     let body: device::Register = extract::parse_json(body)?;
-    let authority = DeviceAuthority { user: user.clone(), device };
+    let authority = DeviceAuthority { user: user.clone(), device, registered: None };
     check::register(&authority, [0; 32], body, now)
 }
 

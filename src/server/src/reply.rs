@@ -20,6 +20,8 @@ use oncekey_raft::SubmitError;
 use oncekey_store::outcome::Refusal;
 use serde::Serialize;
 
+use crate::auth::challenge;
+
 /// Seconds after which a client that was turned away may come back.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
@@ -57,6 +59,7 @@ impl IntoResponse for Rejection {
         if code.is_retryable() && come_back {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
+        challenge(code, headers);
         response.extensions_mut().insert(code);
         response
     }
@@ -130,7 +133,12 @@ fn refused(refusal: Refusal) -> Problem {
         Refusal::StaleSeq { given: _, last } => {
             (Code::StaleSeq, Members { seq: Some(last), ..none })
         }
-        Refusal::OtherRegistration { current: _ } => (Code::RegistrationChanged, none),
+        Refusal::OtherRegistration { current } => {
+            (Code::RegistrationChanged, Members { registration: Some(current), ..none })
+        }
+        Refusal::DoesNotFollow { current } => {
+            (Code::RegistrationChanged, Members { registration: current, ..none })
+        }
         Refusal::SignedPreKeyIdNotGrowing { given: _, current } => {
             (Code::SignedPreKeyIdNotGrowing, Members { signed_prekey: Some(current), ..none })
         }

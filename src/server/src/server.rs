@@ -20,8 +20,8 @@ use crate::trace::Exporter;
 use crate::{
     addresses::Addresses,
     app::App,
-    auth::{Authenticator, Open},
-    config::Config,
+    auth::{Authenticator, KeysError, Open, Proven},
+    config::{Auth, Config, Http},
     edge,
     listener::{self, Terms},
     tls::{Certificates, LoadError},
@@ -49,6 +49,9 @@ pub enum StartError {
     /// A certificate cannot be used.
     #[error("{0}")]
     Certificate(#[from] LoadError),
+    /// The keys that tokens are verified with.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// The node itself.
     #[error(transparent)]
     Node(#[from] oncekey_raft::StartError),
@@ -59,7 +62,7 @@ impl StartError {
     #[must_use]
     pub fn is_fault(&self) -> bool {
         match self {
-            Self::Listen { .. } | Self::Trace(_) | Self::Certificate(_) => false,
+            Self::Listen { .. } | Self::Keys(_) | Self::Trace(_) | Self::Certificate(_) => false,
             Self::Node(error) => error.is_fault(),
         }
     }
@@ -92,30 +95,19 @@ struct Listener {
 }
 
 impl Server {
-    /// Starts a node and its listeners. Every request is believed; see [`Open`].
+    /// Starts a node and its listeners.
     ///
     /// # Errors
     ///
     /// [`StartError`].
-    pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, Arc::new(Open)).await
-    }
-
-    /// The same with another way to tell who asks.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`].
-    pub async fn start_with(
-        mut config: Config,
-        authenticator: Arc<dyn Authenticator>,
-    ) -> Result<Self, StartError> {
+    pub async fn start(mut config: Config) -> Result<Self, StartError> {
         let tracing = tracing(&mut config)?;
         let Config {
             mut node,
             public,
             admin,
             tls,
+            auth,
             http,
             addresses,
             low_watermark,
@@ -123,6 +115,7 @@ impl Server {
             ..
         } = config;
         let awaits_restore = config.awaits_restore;
+        let guarded = !admin.ip().is_loopback();
         let certificates = Certificates::load(&tls, node.node, &node.cluster)?;
         if let Some(guard) = certificates.guard() {
             node.environment.guard = guard;
@@ -135,6 +128,7 @@ impl Server {
         let reload = Arc::new(Notify::new());
         let mut following = JoinSet::new();
         following.spawn(certificates.follow(&tls, node.environment(), Arc::clone(&reload)));
+        let authenticator = authenticator(auth, &node, http).await?;
         let mut app = App::new(
             node,
             authenticator,
@@ -168,7 +162,7 @@ impl Server {
             admin: Listener::start(
                 admin,
                 Arc::clone(&app),
-                edge::admin(Arc::clone(&app)),
+                edge::admin(Arc::clone(&app), guarded),
                 for_operators,
             ),
             app,
@@ -237,6 +231,20 @@ impl Server {
         tracing::info!("shut down");
         Ok(())
     }
+}
+
+async fn authenticator(
+    auth: Auth,
+    node: &Node,
+    http: Http,
+) -> Result<Arc<dyn Authenticator>, StartError> {
+    Ok(match auth {
+        Auth::Open => {
+            tracing::warn!("open: whoever reaches this node may do everything");
+            Arc::new(Open)
+        }
+        Auth::Tokens(settings) => Arc::new(Proven::start(settings, node.clone(), http).await?),
+    })
 }
 
 impl Listener {

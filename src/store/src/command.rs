@@ -167,6 +167,24 @@ pub struct DeviceList {
     pub signature: KeyBytes,
 }
 
+/// What a registration comes after. It is refused when the device has moved on since.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Follows {
+    /// It was made when registrations did not say, and replaces whatever there is. Only in entries of
+    /// version 1.
+    Unsaid,
+    /// The device is not registered.
+    Nothing,
+    /// The device's current registration.
+    Registration(RegistrationId),
+}
+
+impl From<Option<RegistrationId>> for Follows {
+    fn from(current: Option<RegistrationId>) -> Self {
+        current.map_or(Self::Nothing, Self::Registration)
+    }
+}
+
 /// See [`Command::Register`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Register {
@@ -176,6 +194,8 @@ pub struct Register {
     pub device: DeviceId,
     /// Sequence number and digest.
     pub tag: WriteTag,
+    /// The registration that it replaces.
+    pub follows: Follows,
     /// Identity key (IK).
     pub identity_key: IdentityKey,
     /// Authentication key (AK).
@@ -237,6 +257,8 @@ pub struct RemoveDevice {
     pub device: DeviceId,
     /// Number of the write, when the device itself asks; above the last one accepted.
     pub seq: Option<Seq>,
+    /// The registration whose authentication key signed the request, when one did.
+    pub registration: Option<RegistrationId>,
 }
 
 /// See [`Command::PutDeviceList`].

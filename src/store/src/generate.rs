@@ -10,8 +10,8 @@ use proptest::{collection::vec, option, prelude::*};
 
 use crate::{
     command::{
-        AddOneTimePreKeys, Batch, BucketPolicy, Command, DeviceList, Dispense, IdentityKey,
-        KeyBytes, OneTimePreKey, Policy, PutDeviceList, Register, RemoveDevice,
+        AddOneTimePreKeys, Batch, BucketPolicy, Command, DeviceList, Dispense, Follows,
+        IdentityKey, KeyBytes, OneTimePreKey, Policy, PutDeviceList, Register, RemoveDevice,
         ReplaceSignedPreKey, Restore, RestoreStep, RestoredRecord, SignedPreKey, WriteTag,
     },
     outcome::{Bundle, Dispensed, Issue, PoolState},
@@ -106,14 +106,15 @@ pub(crate) fn register() -> impl Strategy<Value = Register> {
         (key_bytes(), key_bytes()),
         any_signed_prekey(),
         one_time_prekeys(0..=5),
-        (option::of(device_list()), epoch()),
+        (option::of(device_list()), epoch(), any::<u32>()),
     )
         .prop_map(|(user, device, tag, identity_key, (ak, ak_signature), spk, keys, last)| {
-            let (device_list, epoch) = last;
+            let (device_list, epoch, follows_number) = last;
             Register {
                 user,
                 device: DeviceId(device),
                 tag,
+                follows: follows(follows_number),
                 identity_key,
                 authentication_key: ak,
                 authentication_signature: ak_signature,
@@ -123,6 +124,14 @@ pub(crate) fn register() -> impl Strategy<Value = Register> {
                 epoch,
             }
         })
+}
+
+fn follows(number: u32) -> Follows {
+    match number % 3 {
+        0 => Follows::Nothing,
+        1 => Follows::Unsaid,
+        _ => Follows::Registration(RegistrationId(number)),
+    }
 }
 
 fn epoch() -> impl Strategy<Value = Epoch> {
@@ -221,13 +230,16 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
                 })
             }
         ),
-        (user(), any::<u32>(), any::<Option<u64>>()).prop_map(|(user, device, seq)| {
-            Command::RemoveDevice(RemoveDevice {
-                user,
-                device: DeviceId(device),
-                seq: seq.map(Seq),
-            })
-        }),
+        (user(), any::<u32>(), any::<Option<u64>>(), any::<Option<u32>>()).prop_map(
+            |(user, device, seq, registration)| {
+                Command::RemoveDevice(RemoveDevice {
+                    user,
+                    device: DeviceId(device),
+                    seq: seq.map(Seq),
+                    registration: registration.map(RegistrationId),
+                })
+            }
+        ),
         (user(), device_list())
             .prop_map(|(user, list)| Command::PutDeviceList(PutDeviceList { user, list })),
     ]

@@ -210,6 +210,12 @@ pub enum Refusal {
     /// The step of a restore comes before its beginning.
     #[error("no restore has begun")]
     NoRestore,
+    /// The registration does not follow the current one; it is late, or another came first.
+    #[error("the registration does not follow the device's current one")]
+    DoesNotFollow {
+        /// The device's current registration; none when it is not registered.
+        current: Option<RegistrationId>,
+    },
 }
 
 /// What was malformed.

@@ -78,9 +78,17 @@ pub const RESTORE_PUT_MAX_BYTES: usize = 512 * 1024;
 pub const HEAD_MAX_BYTES: usize = 16 * 1024;
 /// Body of an HTTP request in bytes.
 pub const BODY_MAX_BYTES: usize = 64 * 1024;
+/// Length of a token in bytes.
+pub const TOKEN_MAX_BYTES: usize = 8 * 1024;
+/// Tokens that a node remembers to have verified; beyond, some are verified again.
+pub const TOKENS_REMEMBERED_MAX: usize = 32 * 1024;
+/// Length of the set of keys that tokens are verified with, in bytes.
+pub const KEY_SET_MAX_BYTES: usize = 64 * 1024;
+/// Keys in that set.
+pub const KEY_SET_KEYS_MAX: usize = 64;
 /// Handshakes that one report counts for one reason.
 pub const REPORT_COUNT_MAX: u32 = 10_000;
-/// Callers of whom a node remembers that they have reported; beyond, the oldest is forgotten early.
+/// Devices of which a node remembers that they have reported; beyond, the oldest is forgotten early.
 pub const REPORTERS_MAX: usize = 64 * 1024;
 /// Length of a file of certificates or keys in bytes.
 pub const PEM_MAX_BYTES: usize = 256 * 1024;

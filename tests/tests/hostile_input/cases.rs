@@ -61,6 +61,8 @@ pub(crate) fn device(good: &Good) -> Vec<Case> {
     let growing = (409, Code::OneTimePreKeyIdsNotGrowing);
     let seq = |body: &Value| body["seq"].as_u64().unwrap_or_default();
     let next = seq(&good.add) + 10;
+    let mut following = with(&good.register, "/seq", next);
+    following["follows"] = 1.into();
     cases.extend([
         put(
             "a key too many",
@@ -68,7 +70,12 @@ pub(crate) fn device(good: &Good) -> Vec<Case> {
             (422, Code::LimitExceeded),
         ),
         put("ids that fall", &with(&good.register, "/one_time_prekeys", swapped), growing),
-        put("an old registration under a new number", &with(&good.register, "/seq", next), growing),
+        put(
+            "an old registration under a new number",
+            &with(&good.register, "/seq", next),
+            (409, Code::RegistrationChanged),
+        ),
+        put("the keys of an old registration in one that follows it", &following, growing),
         put(
             "an expired signed prekey",
             &with(&good.register, "/signed_prekey/expires", 1),

@@ -228,7 +228,7 @@ fn registration(user: UserId) -> Result<Vec<u8>> {
         rng: &mut rng,
     };
     let device = Device::generate(user, DEVICE, None, &mut rand::rng());
-    let staged = device.register(&nothing, usize::try_from(KEYS_PER_USER)?, None, at)?;
+    let staged = device.register(&nothing, None, usize::try_from(KEYS_PER_USER)?, None, at)?;
     Ok(staged.write.body)
 }
 

@@ -65,8 +65,8 @@ pub(crate) async fn run(arguments: &Demo) -> Result<()> {
 
 async fn play(arguments: &Demo, screen: &Screen) -> Result<Tally> {
     let started = Instant::now();
-    let mut cluster =
-        Cluster::builder().nodes(NODES).engine(arguments.engine).recorded().start().await?;
+    let builder = Cluster::builder().nodes(NODES).engine(arguments.engine).recorded();
+    let mut cluster = builder.authenticated().start().await?;
     screen.say(format_args!(
         "{NODES} nodes over {} serve in {}, after {} ms",
         cluster.engine(),

@@ -51,7 +51,7 @@ impl Bob {
             let name = format!("{user}-{device}");
             let lock = StoreKey::generate().into();
             let store = SqliteKeyStore::open(cluster.dir().join(&name), &lock)?;
-            let nodes = nodes(cluster, 0, &name)?;
+            let nodes = nodes(cluster, 0, &name, user.as_str())?;
             let client = Client::create(store, nodes, NewDevice::new(user.clone(), device))?;
             client.publish(keys).await.with_context(|| format!("{name} cannot publish"))?;
             bob.devices.push((DeviceId(device), Arc::new(client)));
@@ -111,7 +111,7 @@ impl Alice {
     /// Alice `number`, who asks the node of that number first.
     pub(super) fn new(number: usize, cluster: &Cluster) -> Result<Self> {
         let name = format!("alice-{number}");
-        let nodes = nodes(cluster, number, &name)?;
+        let nodes = nodes(cluster, number, &name, &name)?;
         let new = NewDevice::new(name.parse()?, 1);
         let client = Client::create(SqliteKeyStore::in_memory()?, nodes, new)?;
         Ok(Self { number, client, requests: std::sync::Mutex::default() })
@@ -120,7 +120,7 @@ impl Alice {
     /// The same Alice, who asks the next node first.
     pub(super) fn through_another_node(self, cluster: &Cluster) -> Result<Self> {
         let name = format!("alice-{}", self.number);
-        let nodes = nodes(cluster, self.number + 1, &name)?;
+        let nodes = nodes(cluster, self.number + 1, &name, &name)?;
         Ok(Self { client: self.client.with_transport(nodes), ..self })
     }
 
@@ -234,8 +234,8 @@ fn keys(bundles: &[DeviceBundle]) -> Vec<Key> {
     bundles.iter().filter_map(key).collect()
 }
 
-/// The cluster, with node number `first` asked first.
-fn nodes(cluster: &Cluster, first: usize, caller: &str) -> Result<Nodes> {
+/// The cluster as `user` sees it, with node number `first` asked first.
+fn nodes(cluster: &Cluster, first: usize, caller: &str, user: &str) -> Result<Nodes> {
     let endpoints = cluster.endpoints();
     let (behind, ahead) = endpoints.split_at(first % endpoints.len().max(1));
     let order = ahead.iter().chain(behind).map(|endpoint| endpoint.parse());
@@ -244,5 +244,6 @@ fn nodes(cluster: &Cluster, first: usize, caller: &str) -> Result<Nodes> {
     // Every node is to be asked, not the leader only.
     config.leader_first = false;
     let recorder: Recorder = cluster.recorder().clone();
-    Ok(Recorded::new(AnyNode::new(config), recorder, caller))
+    let nodes = AnyNode::new(cluster.as_user(config, user));
+    Ok(Recorded::new(nodes, recorder, caller))
 }

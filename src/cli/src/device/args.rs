@@ -22,6 +22,9 @@ const ENDPOINTS: &str = "http://127.0.0.1:8701,http://127.0.0.1:8702,http://127.
 Two terminals that talk, beside a third that runs `oncekey dev`:
 
   export ONCEKEY_HOME=./alice                 export ONCEKEY_HOME=./carol
+  key=./oncekey-data/issuer.jwk               key=./oncekey-data/issuer.jwk
+  export ONCEKEY_TOKEN=$(oncekey token mint --key $key --user alice)
+                                              export ONCEKEY_TOKEN=$(oncekey token mint --key $key --user carol)
   oncekey device new --user alice             oncekey device new --user carol
   oncekey device publish                      oncekey device publish
   oncekey device send carol 'hello' > letter
@@ -41,6 +44,20 @@ pub(crate) struct Device {
     #[arg(long, value_name = "FILE", env = "ONCEKEY_PASSPHRASE_FILE", global = true,
           value_hint = ValueHint::FilePath)]
     pub(super) passphrase_file: Option<PathBuf>,
+    /// The token of the user, from the account system of whoever runs the nodes. Other users of this
+    /// machine may see it here; better set ONCEKEY_TOKEN, or name a file.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "ONCEKEY_TOKEN",
+        hide_env_values = true,
+        global = true
+    )]
+    pub(super) token: Option<String>,
+    /// File with the token, which something else keeps fresh; goes before --token.
+    #[arg(long, value_name = "FILE", env = "ONCEKEY_TOKEN_FILE", global = true,
+          value_hint = ValueHint::FilePath)]
+    pub(super) token_file: Option<PathBuf>,
     /// Print one JSON object instead of text; bytes are base64url.
     #[arg(long, global = true)]
     pub(super) json: bool,

@@ -11,12 +11,13 @@ use std::{
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use oncekey_client::{
     Client, Export, NewDevice, Preset, SqliteKeyStore, Unlock,
-    http::{AnyNode, Config, Tls},
+    http::{self, AnyNode, Config, Tls, TokenFile},
     keystore,
 };
 use oncekey_types::{CallerId, UserId};
@@ -42,8 +43,17 @@ struct Settings {
     preset: String,
 }
 
-/// The folder of a device.
-pub(super) struct Home(PathBuf);
+/// The folder of a device, and the token of whoever uses it.
+pub(super) struct Home {
+    folder: PathBuf,
+    token: Option<Token>,
+}
+
+/// The token of a user. It is never kept in a home.
+pub(super) enum Token {
+    Text(Arc<http::Token>),
+    File(PathBuf),
+}
 
 /// A device and the preset that it lives by.
 pub(super) struct Opened {
@@ -52,19 +62,19 @@ pub(super) struct Opened {
 }
 
 impl Home {
-    pub(super) fn new(folder: &Path) -> Self {
-        Self(folder.to_owned())
+    pub(super) fn new(folder: &Path, token: Option<Token>) -> Self {
+        Self { folder: folder.to_owned(), token }
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.folder
     }
 
     /// Opens the device that lives here.
     pub(super) fn open(&self, unlock: &Unlock) -> Result<Opened> {
         let settings = self.settings()?;
         let store = self.store(unlock)?;
-        let nodes = settings.nodes()?;
+        let nodes = settings.nodes(self.token.as_ref())?;
         settings.opened(Client::open(store, nodes)?)
     }
 
@@ -75,9 +85,9 @@ impl Home {
 
     /// Fails if a device lives here.
     pub(super) fn check_empty(&self) -> Result<()> {
-        let settings = self.0.join(SETTINGS);
+        let settings = self.folder.join(SETTINGS);
         let taken = settings.try_exists().with_context(|| settings.display().to_string())?;
-        ensure!(!taken, "a device lives in {} already", self.0.display());
+        ensure!(!taken, "a device lives in {} already", self.folder.display());
         Ok(())
     }
 
@@ -91,7 +101,7 @@ impl Home {
         unlock: &Unlock,
     ) -> Result<Opened> {
         let settings = Settings::new(user, device, settings)?;
-        let nodes = settings.nodes()?;
+        let nodes = settings.nodes(self.token.as_ref())?;
         let new = NewDevice::new(user.clone(), device);
         let new = if with_account_key { new.with_new_account() } else { new };
         let device = Client::create(self.store(unlock)?, nodes, new)?;
@@ -108,31 +118,30 @@ impl Home {
     ) -> Result<Opened> {
         let device = export.device.address().device().0;
         let settings = Settings::new(export.device.user(), device, settings)?;
-        let nodes = settings.nodes()?;
+        let nodes = settings.nodes(self.token.as_ref())?;
         let device = Client::import(self.store(unlock)?, nodes, export)?;
         self.settle(&settings)?;
         settings.opened(device)
     }
 
     fn store(&self, unlock: &Unlock) -> Result<SqliteKeyStore> {
-        SqliteKeyStore::open(&self.0, unlock).map_err(|error| match error {
+        SqliteKeyStore::open(&self.folder, unlock).map_err(|error| match error {
             keystore::Error::Locked => {
-                anyhow!("the passphrase does not open the key store in {}", self.0.display())
+                anyhow!("the passphrase does not open the key store in {}", self.folder.display())
             }
-            error => {
-                anyhow::Error::new(error).context(format!("the key store in {}", self.0.display()))
-            }
+            error => anyhow::Error::new(error)
+                .context(format!("the key store in {}", self.folder.display())),
         })
     }
 
     fn settings(&self) -> Result<Settings> {
-        let file = self.0.join(SETTINGS);
+        let file = self.folder.join(SETTINGS);
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
                 "no device lives in {}; make one with `oncekey device new`, or name another \
                  folder with --home or ONCEKEY_HOME",
-                self.0.display()
+                self.folder.display()
             ),
             Err(error) => {
                 return Err(error).with_context(|| file.display().to_string());
@@ -143,7 +152,7 @@ impl Home {
 
     /// The last step of making a device: a home without settings is empty.
     fn settle(&self, settings: &Settings) -> Result<()> {
-        let file = self.0.join(SETTINGS);
+        let file = self.folder.join(SETTINGS);
         let write = || {
             let mut settled = fs::File::create_new(&file)?;
             settled.write_all(&serde_json::to_vec_pretty(settings)?)?;
@@ -167,7 +176,7 @@ impl Settings {
         })
     }
 
-    fn nodes(&self) -> Result<AnyNode> {
+    fn nodes(&self, token: Option<&Token>) -> Result<AnyNode> {
         let endpoints = self
             .endpoints
             .iter()
@@ -176,6 +185,11 @@ impl Settings {
             .parse()
             .context("the name of the user is too long to be a caller")?;
         let config = Config::new(endpoints.collect::<Result<_>>()?, caller)?;
+        let config = match token {
+            None => config,
+            Some(Token::Text(token)) => config.with_tokens(Arc::clone(token)),
+            Some(Token::File(file)) => config.with_tokens(TokenFile(file.clone())),
+        };
         let tls = match &self.ca {
             Some(ca) => Tls::from_pem(ca.as_bytes()).context("--ca")?,
             None => Tls::public(),

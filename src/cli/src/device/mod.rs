@@ -18,7 +18,9 @@ mod report;
 mod send;
 mod trust;
 
-use anyhow::{Result, bail};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
 use oncekey_client::{ListError, TrustEvent};
 use oncekey_server::config::LogFormat;
 use oncekey_types::UserId;
@@ -27,7 +29,7 @@ pub(crate) use args::Device as Arguments;
 
 use self::{
     args::Command,
-    home::{Home, Opened},
+    home::{Home, Opened, Token},
     passphrase::Source,
     report::Output,
 };
@@ -58,7 +60,12 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
 }
 
 async fn perform(arguments: &Arguments) -> Result<()> {
-    let home = Home::new(&arguments.home);
+    let token = match (&arguments.token_file, &arguments.token) {
+        (Some(file), _) => Some(Token::File(file.clone())),
+        (None, Some(text)) => Some(Token::Text(text.parse().map(Arc::new).context("the token")?)),
+        (None, None) => None,
+    };
+    let home = Home::new(&arguments.home, token);
     let output = Output::new(arguments.json);
     let store = Source {
         of: "the key store",

@@ -7,7 +7,7 @@ use std::{
 
 use oncekey_client::http::{AnyNode, Config};
 
-/// The nodes named on the command line after `skip` other arguments, or those of `oncekey dev`.
+/// The nodes named on the command line after `skip` other arguments, or those of `oncekey dev --open`.
 /// Any of them will do.
 pub(crate) fn nodes(caller: &str, skip: usize) -> Result<AnyNode, Box<dyn Error>> {
     let mut endpoints: Vec<_> = std::env::args().skip(1 + skip).collect();

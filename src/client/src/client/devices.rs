@@ -25,7 +25,7 @@ use crate::{
     keystore::{self, KeyStore},
     machine::{DeviceListRefused, ListChange, PinnedDeviceList},
     pairing::PairingCode,
-    transport::{Answer, Call, CallError, Method, Transport},
+    transport::{Answer, Attempts, Call, CallError, Credentials, Method, Transport},
     trust::{Change, DevicesChanged},
 };
 
@@ -245,8 +245,14 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     ) -> Result<PinnedDeviceList, ChangeDevicesError> {
         let list = self.change_devices(&ListChange::Remove(device)).await?;
         if device == self.device.address().device() {
-            self.remove().await?;
-            return Ok(list);
+            match self.own_registration(&mut Attempts::default()).await {
+                // Another installation has the number, of whose key this one knows nothing.
+                Err(WriteError::Replaced) => {}
+                Ok(_) | Err(_) => {
+                    self.remove().await?;
+                    return Ok(list);
+                }
+            }
         }
         let user = self.device.user();
         let call = Call {
@@ -255,6 +261,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             body: Bytes::new(),
             idempotency_key: None,
             slot: self.slot(),
+            credentials: Credentials::Token,
         };
         match self.transport.call::<()>(&call).await {
             Ok(_) => Ok(list),
@@ -311,6 +318,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             body: serde_json::to_vec(&list.to_wire()).map(Bytes::from).unwrap_or_default(),
             idempotency_key: None,
             slot: Slot::of(user),
+            credentials: Credentials::Token,
         };
         self.transport.call::<DeviceListPut>(&call).await.map(drop)
     }

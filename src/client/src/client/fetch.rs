@@ -31,7 +31,7 @@ use super::{Client, ListError, devices::Shown, os_random};
 use crate::{
     keystore::{self, KeyStore},
     machine::PinnedDeviceList,
-    transport::{Attempts, Call, CallError, Method, Route, Transport},
+    transport::{Attempts, Call, CallError, Credentials, Method, Route, Transport},
     trust::{Change, IdentityChanged, Standing, TrustEventId},
     wire::{self, BundleMalformed},
 };
@@ -381,6 +381,7 @@ fn fetch_call(path: String, body: &impl Serialize, request: &RequestId, user: &U
         body: serde_json::to_vec(body).map(Bytes::from).unwrap_or_default(),
         idempotency_key: Some(request.clone()),
         slot: Slot::of(user),
+        credentials: Credentials::Token,
     }
 }
 

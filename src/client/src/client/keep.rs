@@ -106,6 +106,7 @@ impl<T: Subscribe, S: KeyStore> Client<T, S> {
             body: Bytes::new(),
             idempotency_key: None,
             slot: self.slot(),
+            credentials: self.signature(),
         }
     }
 }

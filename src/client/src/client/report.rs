@@ -127,6 +127,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             body: serde_json::to_vec(&report).map(Into::into).unwrap_or_default(),
             idempotency_key: None,
             slot: self.slot(),
+            credentials: self.signature(),
         };
         match self.transport.call::<()>(&call).await {
             Ok(answer) => {

@@ -23,7 +23,7 @@ use crate::{
         WriteKind,
     },
     machine::{ListChange, PinnedDeviceList, PlanError, Signing, is_plausible, refused},
-    transport::{Answer, Attempts, Call, CallError, Method, Transport},
+    transport::{Answer, Attempts, Call, CallError, Credentials, Method, Transport},
     wire,
 };
 
@@ -45,8 +45,8 @@ pub enum WriteError {
     #[error(transparent)]
     Store(#[from] keystore::Error),
     /// Another installation, with another identity key, has registered under this device's
-    /// number. Publishing over it would lock the other out; [remove](Client::remove) it first if
-    /// that is what the user wants.
+    /// number. Publishing over it would lock the other out; [remove](Client::remove_device) it first
+    /// if that is what the user wants, or register under another number.
     #[error("another installation has registered under this device's number")]
     Replaced,
     /// The server has accepted writes that the key store does not know, or hands out one-time
@@ -125,7 +125,8 @@ pub(super) enum Intent {
 /// What became of a write that was delivered.
 enum Delivery {
     Done(Option<Pool>),
-    OutOfDate,
+    /// The server has moved on. A registration made anew follows this one.
+    OutOfDate(Option<RegistrationId>),
 }
 
 impl<T: Transport, S: KeyStore> Client<T, S> {
@@ -202,9 +203,8 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     pub async fn replenish(&self, target: usize) -> Result<Written, WriteError> {
         let _turn = self.turn.lock().await;
         let mut attempts = Attempts::default();
-        let before = self.state().await?;
         self.flush(&mut attempts).await?;
-        let mut pool = self.own_status(before.epoch, &mut attempts).await?.pool;
+        let mut pool = self.own_status(&mut attempts).await?.pool;
         self.fill(target.min(limits::POOL_MAX), &mut pool, &mut attempts).await?;
         Ok(Written { pool, attempts })
     }
@@ -239,6 +239,11 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         Slot::of(self.device.user())
     }
 
+    /// Shows that the device sent what is sent now.
+    pub(super) fn signature(&self) -> Credentials {
+        Credentials::Signature(self.device.signer(self.now()))
+    }
+
     pub(super) async fn state(&self) -> Result<DeviceState, keystore::Error> {
         self.stored(S::state).await
     }
@@ -258,7 +263,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         if self.state().await?.registration.is_none() {
             return Ok(None);
         }
-        match self.own_status(known, attempts).await {
+        match self.own_status(attempts).await {
             Ok(status) => {
                 let adopted = Resync { epoch: Some(status.epoch), ..Resync::default() };
                 let adopted = self.believed(adopted);
@@ -276,34 +281,51 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
     }
 
     /// What the server holds, when the device that is registered is this one.
-    async fn own_status(
-        &self,
-        known: Epoch,
-        attempts: &mut Attempts,
-    ) -> Result<Status, WriteError> {
-        let status = self.server_status().await?;
+    async fn own_status(&self, attempts: &mut Attempts) -> Result<Status, WriteError> {
+        let status = match self.server_status().await {
+            Ok(status) => status,
+            // A device that was replaced has no key here any more.
+            Err(error) if is_of_another_key(&error) => {
+                return Err(match self.own_registration(attempts).await {
+                    Err(WriteError::Replaced) => WriteError::Replaced,
+                    Ok(_) | Err(_) => error.into(),
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
         attempts.extend(status.attempts);
         let own = self.state().await?.registration;
         if own.is_some_and(|own| own != status.reply.registration) {
-            // This device's own, when its answer was lost; else someone else's.
-            let shown = self.shown_user(self.device.user()).await?;
-            attempts.extend(shown.attempts);
-            let (number, identity) = (self.device.address().device(), self.identity());
-            let is_own = |shown: &oncekey_api::user::Device| {
-                shown.device == number && shown.identity_key == wire::identity(identity)
-            };
-            if !shown.reply.devices.iter().any(is_own) {
-                // Numbers only grow, and those of a restored cluster go on far above the old one's:
-                // a lower one is of the backup.
-                let is_older = own.is_some_and(|own| status.reply.registration < own);
-                return Err(if is_older && status.reply.epoch > known {
-                    WriteError::Forgotten
-                } else {
-                    WriteError::Replaced
-                });
+            // This device's own, when its answer was lost or the servers were restored; else someone
+            // else's.
+            if self.own_registration(attempts).await?.is_none() {
+                return Err(WriteError::Replaced);
             }
         }
         Ok(status.reply)
+    }
+
+    /// The registration under this device's number; none when there is none.
+    ///
+    /// Fails with [`Replaced`](WriteError::Replaced) when it has another identity key.
+    pub(super) async fn own_registration(
+        &self,
+        attempts: &mut Attempts,
+    ) -> Result<Option<RegistrationId>, WriteError> {
+        let shown = match self.shown_user(self.device.user()).await {
+            Ok(shown) => shown,
+            Err(error) if is_unregistered(&error) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        attempts.extend(shown.attempts);
+        let number = self.device.address().device();
+        match shown.reply.devices.iter().find(|shown| shown.device == number) {
+            None => Ok(None),
+            Some(shown) if shown.identity_key == wire::identity(self.identity()) => {
+                Ok(Some(shown.registration))
+            }
+            Some(_) => Err(WriteError::Replaced),
+        }
     }
 
     /// Adds one-time prekeys until the pool has `target`, or stops when others keep taking them.
@@ -355,20 +377,27 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         intent: Intent,
         attempts: &mut Attempts,
     ) -> Result<Option<Pool>, WriteError> {
+        // A device registers when the servers know none of its number.
+        let mut follows = None;
         for _ in 0..limits::RESYNCS_MAX {
             let state = self.state().await?;
-            let staged = self.plan(intent, &state).await?;
+            let staged = self.plan(intent, &state, follows).await?;
             let write = staged.write.clone();
             self.stored(move |store| store.stage(&staged)).await?;
             match self.deliver(&state, &write, attempts).await? {
                 Delivery::Done(pool) => return Ok(pool),
-                Delivery::OutOfDate => {}
+                Delivery::OutOfDate(current) => follows = current,
             }
         }
         Err(WriteError::OutOfDate { attempts: limits::RESYNCS_MAX })
     }
 
-    async fn plan(&self, intent: Intent, state: &DeviceState) -> Result<Staged, WriteError> {
+    async fn plan(
+        &self,
+        intent: Intent,
+        state: &DeviceState,
+        follows: Option<RegistrationId>,
+    ) -> Result<Staged, WriteError> {
         let device_list = match intent {
             Intent::Register(_) => self.next_device_list().await?,
             Intent::Rotate | Intent::Replenish(_) | Intent::Remove => None,
@@ -376,7 +405,9 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         let mut rng = os_random();
         let at = Signing { now: self.now(), lifetimes: &self.config.lifetimes, rng: &mut rng };
         let staged = match intent {
-            Intent::Register(count) => self.device.register(state, count, device_list, at)?,
+            Intent::Register(count) => {
+                self.device.register(state, follows, count, device_list, at)?
+            }
             Intent::Rotate => self.device.rotate(state, at)?,
             Intent::Replenish(count) => self.device.replenish(state, count, at.rng)?,
             Intent::Remove => self.device.remove(state)?,
@@ -406,18 +437,18 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         let (settled, pool) = match write.kind {
             WriteKind::Register => match self.send::<Registered>(&call, attempts).await {
                 Ok(reply) => (Settled::Registered(reply.registration), Some(reply.pool)),
-                Err(error) => return self.settle_refusal(state, write, error).await,
+                Err(error) => return self.settle_refusal(state, write, error, attempts).await,
             },
             WriteKind::Rotate | WriteKind::Replenish => {
                 match self.send::<Pool>(&call, attempts).await {
                     Ok(pool) => (Settled::Accepted, Some(pool)),
-                    Err(error) => return self.settle_refusal(state, write, error).await,
+                    Err(error) => return self.settle_refusal(state, write, error, attempts).await,
                 }
             }
             WriteKind::Remove => match self.send::<()>(&call, attempts).await {
                 Ok(()) => (Settled::Unregistered, None),
                 Err(error) if is_unregistered(&error) => (Settled::Unregistered, None),
-                Err(error) => return self.settle_refusal(state, write, error).await,
+                Err(error) => return self.settle_refusal(state, write, error, attempts).await,
             },
         };
         self.settle(write, settled).await?;
@@ -439,6 +470,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
         state: &DeviceState,
         write: &PendingWrite,
         error: CallError,
+        attempts: &mut Attempts,
     ) -> Result<Delivery, WriteError> {
         let refusal = match &error {
             CallError::Refused { .. } => match error.refusal() {
@@ -464,12 +496,16 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             return Err(error.into());
         }
         tracing::info!(kind = ?write.kind, "a write was out of date and is made anew");
+        let current = match write.kind {
+            WriteKind::Register => self.own_registration(attempts).await?,
+            WriteKind::Rotate | WriteKind::Replenish | WriteKind::Remove => None,
+        };
         // The refusal names what it stumbled over; the status names everything.
         if let Ok(answer) = self.server_status().await {
             let used = self.believed(Resync::of_status(&answer.reply).bounded(state));
             self.stored(move |store| store.resync(&used)).await?;
         }
-        Ok(Delivery::OutOfDate)
+        Ok(Delivery::OutOfDate(current))
     }
 
     /// Without an epoch that cannot be.
@@ -491,6 +527,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             body: bytes::Bytes::new(),
             idempotency_key: None,
             slot: self.slot(),
+            credentials: self.signature(),
         };
         self.transport.call(&call).await
     }
@@ -505,6 +542,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             body: bytes::Bytes::new(),
             idempotency_key: None,
             slot: Slot::of(user),
+            credentials: Credentials::Token,
         };
         self.transport.call(&call).await
     }
@@ -523,6 +561,7 @@ impl<T: Transport, S: KeyStore> Client<T, S> {
             body: write.body.clone().into(),
             idempotency_key: None,
             slot: self.slot(),
+            credentials: self.signature(),
         }
     }
 }
@@ -532,4 +571,9 @@ pub(super) fn is_unregistered(error: &CallError) -> bool {
     error
         .refusal()
         .is_some_and(|problem| matches!(problem.code, Code::UnknownUser | Code::UnknownDevice))
+}
+
+/// Whether the server knows another key under the device's number.
+fn is_of_another_key(error: &CallError) -> bool {
+    error.refusal().is_some_and(|problem| problem.code == Code::RequestSignatureInvalid)
 }

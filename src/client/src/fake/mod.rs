@@ -193,6 +193,12 @@ impl FakeServer {
         self.0.lock().epoch = epoch;
     }
 
+    /// Takes a device off, as an operator does.
+    pub(crate) fn remove(&self, user: &str, device: u32) {
+        let mut inner = self.0.lock();
+        inner.users.get_mut(user).unwrap().devices.remove(&DeviceId(device));
+    }
+
     pub(crate) fn forget(&self, user: &str) {
         self.0.lock().users.remove(user);
     }
@@ -311,10 +317,16 @@ impl Inner {
     fn register(&mut self, user: UserId, device: DeviceId, call: &Call) -> Reply {
         let register: Register = serde_json::from_slice(&call.body).unwrap();
         self.in_epoch(register.epoch)?;
-        if let Ok(entry) = self.entry(&user, device)
-            && let Some(reply) = entry.repeated(register.seq, &call.body)?
-        {
-            return Ok(reply);
+        let current = match self.entry(&user, device) {
+            Ok(entry) => match entry.repeated(register.seq, &call.body) {
+                Ok(Some(reply)) => return Ok(reply),
+                _ => Some(entry.registration),
+            },
+            Err(_) => None,
+        };
+        if register.follows != current {
+            let members = Members { registration: current, ..Members::default() };
+            return Err(Problem::with(Code::RegistrationChanged, "does not follow", members));
         }
         let epoch = self.epoch;
         let account = self.users.entry(user).or_default();

@@ -42,6 +42,11 @@ impl Endpoint {
             .ok()
     }
 
+    /// Host and port.
+    pub(super) fn authority(&self) -> &str {
+        self.authority.as_str()
+    }
+
     /// Whether this is the node at `address`, in the form in which nodes name each other, with or
     /// without a scheme.
     pub(super) fn is_at(&self, address: &str) -> bool {

@@ -45,11 +45,12 @@ impl Subscribe for AnyNode {
     type Events = EventStream;
 
     async fn subscribe(&self, call: &Call) -> Result<EventStream, CallError> {
+        let called = Instant::now();
         let mut attempts = Attempts::default();
         let mut last = AttemptFailure::Connect;
         for endpoint in &self.config.endpoints {
             let started = Instant::now();
-            let result = self.open(endpoint, call).await;
+            let result = self.open(endpoint, call, called.elapsed()).await;
             attempts.push(Attempt {
                 endpoint: endpoint.to_string(),
                 failure: result.as_ref().err().cloned(),
@@ -68,8 +69,13 @@ impl Subscribe for AnyNode {
 }
 
 impl AnyNode {
-    async fn open(&self, endpoint: &Endpoint, call: &Call) -> Result<EventStream, AttemptFailure> {
-        let request = pool::request(endpoint, &self.config.caller, call)?;
+    async fn open(
+        &self,
+        endpoint: &Endpoint,
+        call: &Call,
+        later: Duration,
+    ) -> Result<EventStream, AttemptFailure> {
+        let request = pool::request(endpoint, call, &self.asker(call).await?, later)?;
         let opened = self.shared.pool.open_events(request);
         let body = timeout(self.config.attempt_timeout, opened);
         let body = body.await.map_err(|_| AttemptFailure::Timeout)??;

@@ -19,6 +19,7 @@ mod pool;
 mod retry;
 #[cfg(feature = "tls")]
 mod tls;
+mod token;
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,10 +34,12 @@ pub use events::EventStream;
 pub use retry::Backoff;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
+pub use token::{Token, TokenError, TokenFile, TokenFuture, TokenSource};
 
-use self::{connect::Connector, epochs::Epochs, leaders::Leaders, pool::Pool};
+use self::{connect::Connector, epochs::Epochs, leaders::Leaders, pool::Pool, token::Tokens};
 use crate::transport::{
-    Answer, Attempt, AttemptFailure, Attempts, Call, CallError, Route, Transport, Verdict,
+    Answer, Attempt, AttemptFailure, Attempts, Call, CallError, Credentials, Route, Transport,
+    Verdict,
 };
 
 /// Whom to ask, as whom, and how patiently.
@@ -44,6 +47,7 @@ use crate::transport::{
 pub struct Config {
     endpoints: Vec<Endpoint>,
     caller: CallerId,
+    tokens: Option<Tokens>,
     /// Longest time for one attempt.
     pub attempt_timeout: Duration,
     /// Longest time for a call, all attempts and pauses together.
@@ -84,11 +88,20 @@ impl Config {
         Ok(Self {
             endpoints,
             caller,
+            tokens: None,
             attempt_timeout: Duration::from_secs(3),
             deadline: Duration::from_secs(20),
             backoff: Backoff::default(),
             leader_first: true,
         })
+    }
+
+    /// The same with tokens from `source`, which say who asks. Without, the caller's name does, which
+    /// only nodes that are open to everyone believe.
+    #[must_use]
+    pub fn with_tokens(mut self, source: impl TokenSource) -> Self {
+        self.tokens = Some(Tokens(Arc::new(source)));
+        self
     }
 }
 
@@ -173,14 +186,35 @@ impl AnyNode {
         &self,
         endpoint: &Endpoint,
         call: &Call,
+        later: Duration,
         within: Duration,
     ) -> Result<Answer<R>, AttemptFailure> {
-        let request = pool::request(endpoint, &self.config.caller, call)?;
+        let request = pool::request(endpoint, call, &self.asker(call).await?, later)?;
         let sent = self.shared.pool.send(request);
         let (route, reply) = timeout(within, sent).await.map_err(|_| AttemptFailure::Timeout)??;
         self.shared.epochs.check(route.epoch)?;
         self.learn(call, &route);
         Ok(Answer { reply: reply.decode()?, route, attempts: Attempts::default() })
+    }
+}
+
+/// Who asks, as a request says it.
+enum Asker<'a> {
+    Name(&'a CallerId),
+    Token(Arc<Token>),
+    /// The device that has signed.
+    Nobody,
+}
+
+impl AnyNode {
+    async fn asker(&self, call: &Call) -> Result<Asker<'_>, AttemptFailure> {
+        let Some(tokens) = &self.config.tokens else { return Ok(Asker::Name(&self.config.caller)) };
+        match (tokens.0.token().await, &call.credentials) {
+            (Ok(token), _) => Ok(Asker::Token(token)),
+            // A signature will do for most.
+            (Err(_), Credentials::Signature(_)) => Ok(Asker::Nobody),
+            (Err(error), Credentials::Token) => Err(AttemptFailure::NoToken(error)),
+        }
     }
 }
 
@@ -194,7 +228,8 @@ impl Transport for AnyNode {
     }
 
     async fn call<R: DeserializeOwned + Send>(&self, call: &Call) -> Result<Answer<R>, CallError> {
-        let deadline = Instant::now() + self.config.deadline;
+        let called = Instant::now();
+        let deadline = called + self.config.deadline;
         let mut attempts = Attempts::default();
         let mut may_be_done = false;
         let order: Vec<_> = self.order(call).take(limits::ATTEMPTS_MAX).collect();
@@ -202,7 +237,7 @@ impl Transport for AnyNode {
         for endpoint in order {
             let started = Instant::now();
             let within = self.config.attempt_timeout.min(deadline - started);
-            let result = self.attempt(endpoint, call, within).await;
+            let result = self.attempt(endpoint, call, called.elapsed(), within).await;
             attempts.push(Attempt {
                 endpoint: endpoint.to_string(),
                 failure: result.as_ref().err().cloned(),

@@ -12,18 +12,19 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
     HeaderMap, Request, Response,
     body::Incoming,
-    header::{CONTENT_TYPE, HeaderValue, InvalidHeaderValue},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, InvalidHeaderValue},
 };
 use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
 use oncekey_api::{event::EVENT_STREAM, header};
-use oncekey_types::{CallerId, LogIndex, ShardId, limits};
+use oncekey_types::{LogIndex, ShardId, limits};
 use serde::de::{DeserializeOwned, IgnoredAny};
+use zeroize::Zeroizing;
 
-use super::{Endpoint, connect::Connector};
-use crate::transport::{AttemptFailure, Call, Method, Route, decode};
+use super::{Asker, Endpoint, connect::Connector};
+use crate::transport::{AttemptFailure, Call, Credentials, Method, Route, decode};
 
 /// How long an idle connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -95,11 +96,12 @@ pub(super) fn header_value(bytes: &[u8]) -> Result<HeaderValue, InvalidHeaderVal
     HeaderValue::from_bytes(bytes)
 }
 
-/// The request of `call` to the node at `endpoint`.
+/// The request of `call` by `asker` to the node at `endpoint`, so much `later` than the call was made.
 pub(super) fn request(
     endpoint: &Endpoint,
-    caller: &CallerId,
     call: &Call,
+    asker: &Asker<'_>,
+    later: Duration,
 ) -> Result<Request<Full<Bytes>>, AttemptFailure> {
     let method = match call.method {
         Method::Get => hyper::Method::GET,
@@ -107,22 +109,38 @@ pub(super) fn request(
         Method::Post => hyper::Method::POST,
         Method::Delete => hyper::Method::DELETE,
     };
-    // Neither can fail: paths are percent-encoded and the caller was checked. Were it otherwise,
+    // None can fail: paths are percent-encoded and the rest was checked. Were it otherwise,
     // nothing would be sent.
     let uri = endpoint.uri(&call.path).ok_or(AttemptFailure::Connect)?;
-    let caller = header_value(caller.as_bytes()).map_err(|_| AttemptFailure::Connect)?;
+    let value = |text: &str| header_value(text.as_bytes()).map_err(|_| AttemptFailure::Connect);
+    let host = value(endpoint.authority())?;
     let mut request = Request::new(Full::new(call.body.clone()));
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     let headers = request.headers_mut();
-    headers.insert(header::CALLER, caller);
+    match asker {
+        Asker::Name(caller) => drop(headers.insert(header::CALLER, value(caller.as_str())?)),
+        Asker::Token(token) => {
+            let mut bearer = value(&Zeroizing::new(format!("Bearer {}", token.as_str())))?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        Asker::Nobody => {}
+    }
+    if let Credentials::Signature(signer) = &call.credentials {
+        let signed = signer.sign(call.method, endpoint.authority(), &call.path, &call.body, later);
+        headers.insert(header::CONTENT_DIGEST, value(&signed.content_digest)?);
+        headers.insert(header::SIGNATURE_INPUT, value(&signed.signature_input)?);
+        headers.insert(header::SIGNATURE, value(&signed.signature)?);
+    }
     if !call.body.is_empty() {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     if let Some(key) = &call.idempotency_key {
-        let key = header_value(key.as_bytes()).map_err(|_| AttemptFailure::Connect)?;
-        headers.insert(header::IDEMPOTENCY_KEY, key);
+        headers.insert(header::IDEMPOTENCY_KEY, value(key.as_str())?);
     }
+    // As it was signed.
+    headers.insert(HOST, host);
     Ok(request)
 }
 

@@ -50,6 +50,7 @@ fn call(method: Method, path: &str, body: &'static [u8], key: Option<&str>) -> C
         body: Bytes::from_static(body),
         idempotency_key: key.map(|key| RequestId::new(key).unwrap()),
         slot: Slot::of(&UserId::new("bob").unwrap()),
+        credentials: Credentials::Token,
     }
 }
 

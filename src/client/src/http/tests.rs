@@ -13,7 +13,7 @@ use oncekey_types::{RequestId, Slot, UserId};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::*;
-use crate::transport::{Answer, Method};
+use crate::transport::{Answer, Credentials, Method};
 
 /// What a node does with one request. When its script is over it answers well.
 #[derive(Clone, Debug)]
@@ -162,6 +162,7 @@ fn fetch() -> Call {
         body: Bytes::from_static(b"{}"),
         idempotency_key: Some(RequestId::new("00ff").unwrap()),
         slot: Slot::of(&UserId::new("bob").unwrap()),
+        credentials: Credentials::Token,
     }
 }
 

@@ -16,12 +16,16 @@ mod device_list;
 pub mod pool_plan;
 mod resync;
 
+use std::sync::Arc;
+
 use oncekey_api::{
     device::{AddOneTimePreKeys, Register, ReplaceSignedPreKey},
     key::DeviceList,
+    path,
 };
 use oncekey_types::{
-    DeviceId, OneTimePreKeyId, Seq, SignedPreKeyId, TimestampMs, UnixSeconds, UserId, limits,
+    DeviceId, OneTimePreKeyId, RegistrationId, Seq, SignedPreKeyId, TimestampMs, UnixSeconds,
+    UserId, limits,
 };
 use oncekey_x3dh::{
     Address, LocalDevice,
@@ -37,6 +41,7 @@ pub use resync::{Refusal, is_plausible, refused};
 
 use crate::{
     keystore::{DeviceState, HeldSignedPreKey, PendingWrite, Staged, WriteKind},
+    signer::Signer,
     wire,
 };
 
@@ -105,7 +110,7 @@ pub struct Device {
     user: UserId,
     address: Address,
     identity: IdentityKeyPair,
-    authentication: AuthenticationKeyPair,
+    authentication: Arc<AuthenticationKeyPair>,
     account: Option<AccountKeyPair>,
 }
 
@@ -134,6 +139,7 @@ impl Device {
         account: Option<AccountKeyPair>,
     ) -> Self {
         let address = Address::new(&user, device);
+        let authentication = Arc::new(authentication);
         Self { user, address, identity, authentication, account }
     }
 
@@ -161,6 +167,13 @@ impl Device {
         &self.authentication
     }
 
+    /// Signs the attempts of a call that is made at the time `made`.
+    #[must_use]
+    pub fn signer(&self, made: TimestampMs) -> Signer {
+        let key_id = path::key_id(&self.user, self.address.device());
+        Signer::new(key_id, Arc::clone(&self.authentication), made)
+    }
+
     /// The user's account key pair (UK), if this device has it.
     #[must_use]
     pub fn account(&self) -> Option<&AccountKeyPair> {
@@ -174,7 +187,8 @@ impl Device {
     }
 
     /// Registers the device with a new signed prekey and up to
-    /// [`UPLOAD_MAX`](limits::UPLOAD_MAX) one-time prekeys.
+    /// [`UPLOAD_MAX`](limits::UPLOAD_MAX) one-time prekeys, in the place of the registration that it
+    /// `follows`, if there is one.
     ///
     /// # Errors
     ///
@@ -182,6 +196,7 @@ impl Device {
     pub fn register<R: CryptoRng + ?Sized>(
         &self,
         state: &DeviceState,
+        follows: Option<RegistrationId>,
         one_time_prekeys: usize,
         device_list: Option<DeviceList>,
         at: Signing<'_, R>,
@@ -194,6 +209,7 @@ impl Device {
             self.identity.sign_authentication_key(&self.address, self.authentication.public(), rng);
         let body = serde_json::to_vec(&Register {
             seq,
+            follows,
             identity_key: wire::identity(self.identity.public()),
             authentication_key: (*self.authentication.public().as_bytes()).into(),
             authentication_signature: (*signature.as_bytes()).into(),

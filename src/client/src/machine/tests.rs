@@ -43,7 +43,7 @@ proptest! {
         let rng = &mut StdRng::seed_from_u64(seed);
         let device = device(rng);
         let lifetimes = Lifetimes::default();
-        let staged = device.register(&state(), opks, None, at(rng, &lifetimes)).unwrap();
+        let staged = device.register(&state(), None, opks, None, at(rng, &lifetimes)).unwrap();
         let body: Register = serde_json::from_slice(&staged.write.body).unwrap();
         prop_assert_eq!(body.one_time_prekeys.len(), opks);
         prop_assert_eq!(body.signed_prekey.created, UnixSeconds(1_790_000_000));
@@ -88,7 +88,7 @@ proptest! {
             ..state()
         };
         let lifetimes = Lifetimes::default();
-        let staged = device.register(&state, 3, None, at(rng, &lifetimes)).unwrap();
+        let staged = device.register(&state, None, 3, None, at(rng, &lifetimes)).unwrap();
         prop_assert_eq!(staged.after, Seq(seq));
         prop_assert_eq!(staged.write.seq, Seq(seq + 1));
         prop_assert_eq!(staged.write.signed_prekey, Some(SignedPreKeyId(spk + 1)));
@@ -182,7 +182,7 @@ fn the_machine_is_deterministic() {
             let rng = &mut StdRng::seed_from_u64(7);
             let device = device(rng);
             let lifetimes = Lifetimes::default();
-            let staged = device.register(&state(), 3, None, at(rng, &lifetimes));
+            let staged = device.register(&state(), None, 3, None, at(rng, &lifetimes));
             staged.unwrap().write.body
         })
         .collect();

@@ -187,6 +187,7 @@ fn register() -> Command {
         user: bob(),
         device: DeviceId(1),
         tag: WriteTag { seq: Seq(1), digest: [1; 32] },
+        follows: oncekey_store::command::Follows::Nothing,
         identity_key: IdentityKey { kind: 1, key: KeyBytes(vec![2; 32]) },
         authentication_key: KeyBytes(vec![3; 32]),
         authentication_signature: KeyBytes(vec![4; 64]),

@@ -1,15 +1,15 @@
 //! What may be listened on.
 //!
 //! Guarantees: whatever other machines can reach is protected: a listener on an address that is not
-//! of the loopback network has TLS, for other nodes with certificates at both ends. An error names
-//! the keys to set.
+//! of the loopback network has TLS, for other nodes with certificates at both ends, and whoever asks
+//! there has a token or signs. An error names the keys to set.
 //!
 //! Leaves out: builds with the feature `failpoints`, which are for tests in networks of their own and
 //! listen wherever they are told to.
 
 use std::net::SocketAddr;
 
-use super::{Error, Settings, Tls};
+use super::{Auth, Error, Settings, Tls};
 
 /// What a listener takes to be safe.
 struct Rule {
@@ -25,9 +25,22 @@ pub(super) fn check(
     admin: SocketAddr,
     peer: SocketAddr,
     tls: &Tls,
+    auth: &Auth,
 ) -> Result<(), Error> {
     if cfg!(feature = "failpoints") {
         return Ok(());
+    }
+    let is_reachable = |address: SocketAddr| !address.ip().to_canonical().is_loopback();
+    if *auth == Auth::Open {
+        for (listener, address) in [("listen.public", public), ("listen.admin", admin)] {
+            if is_reachable(address) {
+                let reason = format!(
+                    "is open, which is for this machine alone, and {listener} is {address}: set \
+                     auth.issuer, auth.audience and auth.jwks_file or auth.jwks_url"
+                );
+                return Err(settings.error("auth.mode", reason));
+            }
+        }
     }
     let rules = [
         (
@@ -57,7 +70,7 @@ pub(super) fn check(
         ),
     ];
     for (address, rule) in rules {
-        if !address.ip().to_canonical().is_loopback() && !rule.protected {
+        if is_reachable(address) && !rule.protected {
             let advice = rule.advice;
             let reason = format!(
                 "is {address}, which other machines can reach, and {advice}; `oncekey certs` makes \
@@ -77,6 +90,9 @@ mod tests {
         let common = [
             ("node.id", "1"),
             ("node.data_dir", "x"),
+            ("auth.issuer", "https://accounts.example"),
+            ("auth.audience", "oncekey"),
+            ("auth.jwks_file", "jwks.json"),
             (
                 "cluster.members",
                 r#"[{ id = 1, peer = "a.example:7080", public = "a.example:8080" }]"#,

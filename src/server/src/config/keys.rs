@@ -198,6 +198,48 @@ pub const KEYS: &[Key] = &[
         Some("604800000"),
         "Age at which a device is told that its signed prekey is due.",
     ),
+    text(
+        "auth.mode",
+        Some("\"tokens\""),
+        "Who may use the node: tokens, for users and operators with a token and devices that sign; or \
+         open, for everyone on this machine.",
+    ),
+    text("auth.issuer", None, "Who issues the tokens: their claim iss. Must be set for tokens."),
+    text("auth.audience", None, "Whom tokens are for: their claim aud. Must be set for tokens."),
+    text(
+        "auth.algorithm",
+        Some("\"EdDSA\""),
+        "The one algorithm that tokens are signed with: EdDSA (Ed25519) or ES256.",
+    ),
+    text(
+        "auth.jwks_file",
+        None,
+        "File with the public keys of the issuer (RFC 7517), read anew when it changes. This or \
+         auth.jwks_url must be set for tokens.",
+    ),
+    text("auth.jwks_url", None, "Address, https or http, of the public keys of the issuer."),
+    integer(
+        "auth.jwks_refresh_ms",
+        Some("600000"),
+        "How often auth.jwks_url is asked; also at once for a key that is not known, every ten \
+         seconds at most.",
+    ),
+    integer(
+        "auth.skew_ms",
+        Some("30000"),
+        "How far the clocks of issuers, devices and this node may be apart, in whole seconds.",
+    ),
+    text(
+        "auth.operator_scope",
+        Some("\"oncekey:operator\""),
+        "The scope that makes a token an operator's.",
+    ),
+    list(
+        "auth.authorities",
+        None,
+        "Names under which clients reach the service, host or host:port, one of which every signed \
+         request must name. Any when absent.",
+    ),
     integer("http.body_max_bytes", Some("65536"), "Largest body of a request, up to 65536."),
     integer(
         "http.header_timeout_ms",

@@ -8,6 +8,7 @@
 //! Leaves out: secrets. There are none in it, only the names of files that hold some.
 
 mod addresses;
+pub mod auth;
 mod exposure;
 mod keys;
 mod settings;
@@ -31,6 +32,7 @@ use settings::{Range, Settings};
 
 pub use crate::tls::Tls;
 pub use addresses::{AddressLimits, ForwardedHeader};
+pub use auth::Auth;
 pub use keys::{KEYS, Key, Kind, example};
 pub use settings::Origin;
 
@@ -45,6 +47,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Certificates.
     pub tls: Tls,
+    /// Who may do what.
+    pub auth: Auth,
     /// Limits at the edge.
     pub http: Http,
     /// Limits for each client address.
@@ -155,6 +159,12 @@ pub enum Error {
         /// Where it was given.
         origin: Origin,
     },
+    /// Nothing says who may use the node.
+    #[error(
+        "nothing says who may use this node: set auth.issuer, auth.audience and either \
+         auth.jwks_file or auth.jwks_url; or, to try it on this machine alone, auth.mode = \"open\""
+    )]
+    NoAuth,
     /// A key without a default is not set.
     #[error("{key} is not set")]
     Missing {
@@ -232,12 +242,14 @@ impl Config {
         let tls = tls::tls(settings, &node)?;
         let public = address(settings, "listen.public")?;
         let admin = address(settings, "listen.admin")?;
-        exposure::check(settings, public, admin, node.peer_listen, &tls)?;
+        let auth = auth::auth(settings)?;
+        exposure::check(settings, public, admin, node.peer_listen, &tls, &auth)?;
         Ok(Self {
             node,
             public,
             admin,
             tls,
+            auth,
             http: http(settings)?,
             addresses: addresses::addresses(settings)?,
             low_watermark: settings.integer("policy.low_watermark", Range(0, pool_max()))?,

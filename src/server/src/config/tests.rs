@@ -7,6 +7,11 @@ const FILE: &str = r#"
 id = 2
 data_dir = "/var/lib/oncekey"
 
+[auth]
+issuer = "https://accounts.example"
+audience = "oncekey"
+jwks_file = "/etc/oncekey/jwks.json"
+
 [cluster]
 members = [
     { id = 1, peer = "a:7080", public = "a:8080" },
@@ -50,7 +55,7 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
 #[test]
 fn a_list_comes_from_the_environment_too() {
     let env = [("ONCEKEY_CLUSTER_JOIN", r#"["a:7080", "b:7080"]"#)];
-    let file = "[node]\nid = 4\ndata_dir = \"/tmp/x\"";
+    let file = "[node]\nid = 4\ndata_dir = \"/tmp/x\"\n[auth]\nmode = \"open\"";
     let config = load(file, &env, &[]).unwrap();
     assert_eq!(config.node.join, ["a:7080", "b:7080"]);
     assert_eq!(config.node.me.public, "127.0.0.1:8080");
@@ -111,6 +116,19 @@ fn every_error_names_its_key_and_where_it_came_from() {
             in_flag("cluster.name", "a b"),
             "cluster.name must be 1 to 64 letters, digits, '-', '_' or '.' (flag)",
         ),
+        (in_flag("auth.mode", "closed"), "auth.mode must be \"tokens\" or \"open\" (flag)"),
+        (
+            in_flag("auth.algorithm", "HS256"),
+            "auth.algorithm must be \"EdDSA\" or \"ES256\" (flag)",
+        ),
+        (
+            in_flag("auth.jwks_url", "https://accounts.example/keys"),
+            "auth.jwks_url and auth.jwks_file exclude each other (flag)",
+        ),
+        (
+            in_flag("auth.skew_ms", "120001"),
+            "auth.skew_ms is 120001, allowed are 0 to 120000 (flag)",
+        ),
         (
             in_flag("http.body_max_bytes", "65537"),
             "http.body_max_bytes is 65537, allowed are 1024 to 65536 (flag)",
@@ -143,4 +161,28 @@ fn a_wildcard_address_needs_another_to_advertise() {
     let file = "[node]\nid = 4\ndata_dir = \"x\"\n[cluster]\njoin = [\"a:7080\"]";
     let error = load(file, &[], &[("listen.peer", "0.0.0.0:7080")]).unwrap_err();
     assert_eq!(error, "advertise.peer is not set");
+}
+
+#[test]
+fn nothing_is_open_unless_it_says_so_and_stays_on_this_machine() {
+    let bare = FILE.replace("issuer", "# ").replace("audience", "# ").replace("jwks_file", "# ");
+    let error = load(&bare, &[], &[]).unwrap_err();
+    assert!(error.starts_with("nothing says who may use this node: set auth.issuer,"), "{error}");
+    let half = FILE.replace("audience", "# ");
+    assert_eq!(load(&half, &[], &[]).unwrap_err(), "auth.audience is not set");
+    let keyless = FILE.replace("jwks_file", "# ");
+    assert_eq!(load(&keyless, &[], &[]).unwrap_err(), "auth.jwks_file is not set");
+    let ftp = load(&keyless, &[], &[("auth.jwks_url", "ftp://x/y")]).unwrap_err();
+    assert_eq!(ftp, "auth.jwks_url must begin with https:// or http:// (flag)");
+
+    let open = ("auth.mode", "open");
+    assert_eq!(load(&bare, &[], &[open]).unwrap().auth, Auth::Open);
+    let tls = ["tls.certificate", "tls.key", "tls.admin_certificate", "tls.admin_key"];
+    let tls = tls.map(|key| (key, "x.pem"));
+    for key in ["listen.public", "listen.admin"] {
+        let beyond = [&tls[..], &[(key, "0.0.0.0:8080")]].concat();
+        assert!(load(FILE, &[], &beyond).is_ok(), "with tokens");
+        let loaded = load(&bare, &[], &[&beyond[..], &[open]].concat());
+        assert_eq!(loaded.is_err(), !cfg!(feature = "failpoints"), "{key}: {loaded:?}");
+    }
 }

@@ -13,14 +13,14 @@ use oncekey_store::{
     outcome::Outcome,
     query::{Answer, Query},
 };
-use oncekey_types::{DeviceId, RegistrationId};
-use oncekey_x3dh::{Address, keys::IdentityPublic};
+use oncekey_types::DeviceId;
+use oncekey_x3dh::Address;
 
 use crate::{
     app::App,
-    auth::DeviceAuthority,
+    auth::{DeviceAuthority, Registered, Remover},
     check, convert,
-    extract::{DeviceWrite, Removal},
+    extract::{DeviceWrite, Registration, Removal},
     reply::{Rejection, Routed, internal, with_route},
 };
 
@@ -29,7 +29,7 @@ type Shared = State<Arc<App>>;
 /// `PUT /v1/users/{user}/devices/{device}`
 pub(crate) async fn register(
     State(app): Shared,
-    write: DeviceWrite<device::Register>,
+    Registration(write): Registration,
 ) -> Result<Routed<device::Registered>, Rejection> {
     let DeviceWrite { authority, body, digest } = write;
     let user = authority.user.clone();
@@ -56,7 +56,7 @@ pub(crate) async fn replace_signed_prekey(
     write: DeviceWrite<device::ReplaceSignedPreKey>,
 ) -> Result<Routed<device::Pool>, Rejection> {
     let DeviceWrite { authority, body, digest } = write;
-    let (registration, identity) = registered(&app, &authority).await?;
+    let Registered { registration, identity } = registered(&app, &authority).await?;
     let owner = Address::new(&authority.user, authority.device);
     let time = app.now().to_seconds();
     let signed_prekey = app
@@ -84,7 +84,7 @@ pub(crate) async fn add_one_time_prekeys(
     write: DeviceWrite<device::AddOneTimePreKeys>,
 ) -> Result<Routed<device::Pool>, Rejection> {
     let DeviceWrite { authority, body, digest } = write;
-    let (registration, identity) = registered(&app, &authority).await?;
+    let Registered { registration, identity } = registered(&app, &authority).await?;
     let owner = Address::new(&authority.user, authority.device);
     let signatures = body.one_time_prekeys.len();
     let one_time_prekeys = app
@@ -113,7 +113,7 @@ pub(crate) async fn status(
     State(app): Shared,
     authority: DeviceAuthority,
 ) -> Result<Routed<device::Status>, Rejection> {
-    let DeviceAuthority { user, device } = authority;
+    let DeviceAuthority { user, device, .. } = authority;
     let query = Query::Status { user, device };
     let read = app.node.query(&query, app.write_deadline()).await?;
     let route = app.route(read.shard, Some(read.leader), Some(read.index));
@@ -128,9 +128,13 @@ pub(crate) async fn status(
 
 /// `DELETE /v1/users/{user}/devices/{device}`
 pub(crate) async fn remove(State(app): Shared, removal: Removal) -> Result<Response, Rejection> {
-    let DeviceAuthority { user, device } = removal.authority;
+    let Removal { user, device, remover, seq } = removal;
+    let registration = match remover {
+        Remover::Device(registration) => Some(registration),
+        Remover::Account | Remover::Operator => None,
+    };
     let command =
-        Command::RemoveDevice(RemoveDevice { user: user.clone(), device, seq: removal.seq });
+        Command::RemoveDevice(RemoveDevice { user: user.clone(), device, seq, registration });
     match app.commit(&user, command).await? {
         (route, Outcome::DeviceRemoved) => {
             Ok(with_route(&route, StatusCode::NO_CONTENT.into_response()))
@@ -141,10 +145,10 @@ pub(crate) async fn remove(State(app): Shared, removal: Removal) -> Result<Respo
 
 /// The device's registration and its identity key. The state machine refuses what was checked
 /// against a registration that is no longer the current one.
-async fn registered(
-    app: &App,
-    authority: &DeviceAuthority,
-) -> Result<(RegistrationId, IdentityPublic), Rejection> {
+async fn registered(app: &App, authority: &DeviceAuthority) -> Result<Registered, Rejection> {
+    if let Some(registered) = &authority.registered {
+        return Ok(registered.clone());
+    }
     let devices = Some(vec![authority.device]);
     let query = Query::Peek { user: authority.user.clone(), devices };
     match app.node.query(&query, app.write_deadline()).await?.answer {
@@ -152,7 +156,7 @@ async fn registered(
             let (view, _) = peeked.devices.first().ok_or_else(internal)?;
             // It was checked before it was stored.
             let identity = check::stored_identity(&view.identity_key).map_err(|_| internal())?;
-            Ok((view.registration, identity))
+            Ok(Registered { registration: view.registration, identity })
         }
         Answer::Peek(None) => Err(unknown_device(authority.device).into()),
         _ => Err(internal().into()),

@@ -55,7 +55,7 @@ pub(crate) async fn events(
     State(app): State<Arc<App>>,
     EventsOf(authority): EventsOf,
 ) -> Result<Response, Rejection> {
-    let DeviceAuthority { user, device } = authority;
+    let DeviceAuthority { user, device, .. } = authority;
     let query = Query::Summary { user: user.clone(), device };
     // Not from this replica: it may not have heard of a device that has just registered.
     let read = app.node.query(&query, app.write_deadline()).await?;

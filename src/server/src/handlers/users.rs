@@ -14,8 +14,9 @@ use oncekey_types::UserId;
 
 use crate::{
     app::{App, nearby_deadline},
+    auth::Caller,
     check, convert,
-    extract::{JsonBody, UserPath},
+    extract::{AccountWrite, UserPath},
     reply::{Rejection, Routed, internal, unanswered},
 };
 
@@ -28,6 +29,7 @@ type Shared = State<Arc<App>>;
 pub(crate) async fn user(
     State(app): Shared,
     UserPath(user): UserPath,
+    _: Caller,
 ) -> Result<Routed<user::User>, Rejection> {
     let query = Query::User { user: user.clone() };
     match app.node.query(&query, app.write_deadline()).await {
@@ -67,10 +69,12 @@ async fn local_user(
 }
 
 /// `PUT /v1/users/{user}/device-list`
+///
+/// The list is signed by the account key; that the account is the user's, for a first list above all,
+/// only the operator's account system can say.
 pub(crate) async fn put_device_list(
     State(app): Shared,
-    UserPath(user): UserPath,
-    JsonBody(list): JsonBody<DeviceList>,
+    AccountWrite { user, body: list }: AccountWrite<DeviceList>,
 ) -> Result<Routed<user::DeviceListPut>, Rejection> {
     let of = user.clone();
     let list = app.verify(1, move || check::device_list(&of, list, "")).await?;

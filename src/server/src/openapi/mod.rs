@@ -29,6 +29,8 @@ use utoipa::{
 use body::Body;
 use operations::{Asks, OPERATIONS, Operation, Query, Reply};
 
+use crate::edge::UNGUARDED;
+
 const CLIENTS: &str = "clients";
 const OPERATORS: &str = "operators";
 
@@ -214,6 +216,10 @@ fn routed(response: ResponseBuilder) -> Response {
 /// The problems that the operation can be answered with, by status.
 fn problems(operation: &Operation) -> BTreeMap<u16, BTreeSet<&'static str>> {
     let mut codes = operation.codes.to_vec();
+    codes.extend(operation.needs.iter().copied().flatten());
+    if operation.asks == Asks::Operator && !UNGUARDED.contains(&operation.path) {
+        codes.extend([operations::TOKEN, operations::OPERATOR].concat());
+    }
     if operation.path.contains('{') {
         codes.push(Code::MalformedPath);
     }
@@ -222,7 +228,6 @@ fn problems(operation: &Operation) -> BTreeMap<u16, BTreeSet<&'static str>> {
     }
     match operation.asks {
         Asks::Fetcher => codes.extend([Code::IdempotencyKeyMissing, Code::MalformedHeader]),
-        Asks::Reporter => codes.push(Code::MalformedHeader),
         Asks::Client => {}
         Asks::Operator if operation.request.is_some() || operation.query != Query::None => {
             codes.push(Code::MalformedQuery);

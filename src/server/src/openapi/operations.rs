@@ -19,17 +19,28 @@ pub(super) struct Operation {
     pub(super) query: Query,
     pub(super) request: Option<Body>,
     pub(super) reply: Reply,
+    /// What it needs of who asks: the problems of those who lack it.
+    pub(super) needs: &'static [&'static [Code]],
     /// Its own problems; those of everything that takes a path, a body or a quorum are added.
     pub(super) codes: &'static [Code],
 }
+
+/// A token.
+pub(super) const TOKEN: &[Code] =
+    &[TokenMissing, TokenInvalid, TokenExpired, KeysUnavailable, MalformedHeader];
+/// A token of the user whom the path names.
+const OWN_TOKEN: &[Code] = &[OtherUser];
+/// A token with the scope of operators.
+pub(super) const OPERATOR: &[Code] = &[ScopeMissing];
+/// A signature of the device.
+const SIGNATURE: &[Code] =
+    &[SignatureMissing, RequestSignatureInvalid, SignatureExpired, MalformedHeader];
 
 /// Who asks, and so where and with which headers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asks {
     /// A client that fetches; names itself and the fetch.
     Fetcher,
-    /// A client that reports; names itself.
-    Reporter,
     /// Any other client.
     Client,
     /// An operator, on the admin listener.
@@ -77,6 +88,7 @@ const fn operation(
         query: Query::None,
         request: None,
         reply,
+        needs: &[],
         codes: &[],
     }
 }
@@ -92,6 +104,10 @@ impl Operation {
 
     const fn takes(self, body: Body) -> Self {
         Self { request: Some(body), ..self }
+    }
+
+    const fn needs(self, needs: &'static [&'static [Code]]) -> Self {
+        Self { needs, ..self }
     }
 
     const fn or(self, codes: &'static [Code]) -> Self {
@@ -117,6 +133,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "The devices of a user and its device list. Pops nothing.",
         Reply::Routed(Body::of::<user::User>()),
     )
+    .needs(&[TOKEN])
     .or(&[UnknownUser, NoQuorum]),
     operation(
         Put,
@@ -125,9 +142,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Register a device, or register it anew.",
         Reply::Routed(Body::of::<device::Registered>()),
     )
+    .needs(&[TOKEN, OWN_TOKEN, SIGNATURE])
     .takes(Body::of::<device::Register>())
     .or(&[
-        StaleSeq,
+        RegistrationChanged,
+        UnknownDevice,
         EpochChanged,
         OneTimePreKeyIdsNotGrowing,
         PoolFull,
@@ -149,8 +168,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Remove a device and all its keys.",
         Reply::RoutedEmpty,
     )
+    .needs(&[TOKEN, OPERATOR, SIGNATURE])
     .query(Query::Seq)
-    .or(&[UnknownUser, UnknownDevice, StaleSeq, NoQuorum]),
+    .or(&[UnknownUser, UnknownDevice, SeqMissing, StaleSeq, RegistrationChanged, NoQuorum]),
     operation(
         Put,
         path::SIGNED_PREKEY,
@@ -158,6 +178,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Replace the signed prekey of a device.",
         Reply::Routed(Body::of::<device::Pool>()),
     )
+    .needs(&[SIGNATURE])
     .takes(Body::of::<device::ReplaceSignedPreKey>())
     .or(&[
         UnknownUser,
@@ -178,6 +199,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Add one-time prekeys to the pool of a device.",
         Reply::Routed(Body::of::<device::Pool>()),
     )
+    .needs(&[SIGNATURE])
     .takes(Body::of::<device::AddOneTimePreKeys>())
     .or(&[
         UnknownUser,
@@ -199,6 +221,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "What the server holds of a device's keys.",
         Reply::Routed(Body::of::<device::Status>()),
     )
+    .needs(&[SIGNATURE])
     .or(&[UnknownUser, UnknownDevice, NoQuorum]),
     operation(
         Put,
@@ -207,6 +230,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "The next signed device list of a user.",
         Reply::Routed(Body::of::<user::DeviceListPut>()),
     )
+    .needs(&[TOKEN, OWN_TOKEN])
     .takes(Body::of::<key::DeviceList>())
     .or(&[
         UnknownUser,
@@ -226,6 +250,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "A bundle for each device of a user; pops one one-time prekey of each, in one commit.",
         Reply::Routed(Body::of::<bundle::Fetched>()),
     )
+    .needs(&[TOKEN])
     .by(Asks::Fetcher)
     .takes(Body::of::<bundle::Fetch>())
     .or(DISPENSE),
@@ -236,6 +261,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Bundles of several users, each a fetch of its own.",
         Reply::Json(Body::of::<bundle::FetchedMany>()),
     )
+    .needs(&[TOKEN])
     .by(Asks::Fetcher)
     .takes(Body::of::<bundle::FetchMany>())
     .or(&[LimitExceeded]),
@@ -246,10 +272,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "What there is for a device to look at, as it happens.",
         Reply::Other(oncekey_api::event::EVENT_STREAM),
     )
+    .needs(&[SIGNATURE])
     .query(Query::Device)
     .or(&[UnknownUser, UnknownDevice, NoQuorum]),
     operation(Post, path::REPORTS, "report", "Why handshakes failed, in numbers.", Reply::Empty)
-        .by(Asks::Reporter)
+        .needs(&[SIGNATURE])
         .takes(Body::of::<report::Report>())
         .or(&[LimitExceeded, TooManyReports]),
     operation(

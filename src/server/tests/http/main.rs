@@ -1,6 +1,7 @@
 //! A node of its own cluster, asked over real sockets.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
+mod auth;
 mod edge;
 mod endpoints;
 mod events;

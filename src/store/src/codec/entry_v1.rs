@@ -1,15 +1,15 @@
 //! Log entries as they were in version 1: no command named an epoch, because no cluster had ever been
-//! restored.
+//! restored; no registration named the one that it follows, no removal who asked for it.
 //!
 //! Guarantees: an entry means what it meant when it was written, so that a log which an older program
 //! wrote gives the same state. Leaves out: writing.
 
-use oncekey_types::{DeviceId, Epoch, RegistrationId, TimestampMs, UserId};
+use oncekey_types::{DeviceId, Epoch, RegistrationId, Seq, TimestampMs, UserId};
 use serde::Deserialize;
 
 use crate::command::{
-    self, DeviceList, Dispense, IdentityKey, KeyBytes, OneTimePreKey, Policy, PutDeviceList,
-    RemoveDevice, SignedPreKey, WriteTag,
+    self, DeviceList, Dispense, Follows, IdentityKey, KeyBytes, OneTimePreKey, Policy,
+    PutDeviceList, SignedPreKey, WriteTag,
 };
 
 #[derive(Deserialize)]
@@ -61,6 +61,13 @@ struct AddOneTimePreKeys {
     one_time_prekeys: Vec<OneTimePreKey>,
 }
 
+#[derive(Deserialize)]
+struct RemoveDevice {
+    user: UserId,
+    device: DeviceId,
+    seq: Option<Seq>,
+}
+
 impl From<Batch> for command::Batch {
     fn from(Batch { time, policy, commands }: Batch) -> Self {
         Self { time, policy, commands: commands.into_iter().map(Into::into).collect() }
@@ -84,6 +91,7 @@ impl From<Command> for command::Command {
                 user,
                 device,
                 tag,
+                follows: Follows::Unsaid,
                 identity_key,
                 authentication_key,
                 authentication_signature,
@@ -120,7 +128,10 @@ impl From<Command> for command::Command {
                 one_time_prekeys,
                 epoch: Epoch::FIRST,
             }),
-            Command::RemoveDevice(command) => Self::RemoveDevice(command),
+            Command::RemoveDevice(RemoveDevice { user, device, seq }) => {
+                let registration = None;
+                Self::RemoveDevice(command::RemoveDevice { user, device, seq, registration })
+            }
             Command::PutDeviceList(command) => Self::PutDeviceList(command),
             Command::Dispense(command) => Self::Dispense(command),
         }

@@ -20,9 +20,12 @@
 //!   with a write, which names the epoch that its keys were made for. See `restore`.
 //! - **Work.** A command costs work in proportion to its own size, to the pool that it replaces or
 //!   removes, and a constant for what has expired.
+//! - **Registrations.** One names the registration that it follows, and is refused unless that is
+//!   the current one: a late duplicate of an older registration does not replace a newer one. It is
+//!   not ordered by `seq`, because a device that lost its state does not know it. After a removal,
+//!   a duplicate of a registration that brought one-time prekeys is refused for their ids.
 //!
-//! Leaves out: signatures; who may do what. A registration is not ordered against an earlier one of
-//! the same device by `seq`, because a device that lost its state does not know it.
+//! Leaves out: signatures; who may do what.
 
 mod check;
 mod dispense;

@@ -1,14 +1,19 @@
 //! Devices come and go.
 //!
 //! Guarantees: identity, signed prekey, pool and device list change together or not at all. The
-//! ids of one-time prekeys grow across registrations. Leaves out: who may register or remove.
+//! ids of one-time prekeys grow across registrations. A registration names the one that it follows.
+//! Leaves out: who may register or remove.
 
 use oncekey_planted::{self as planted, Bug};
 use oncekey_types::RegistrationId;
 
-use super::{Machine, Stop, check, missing, restore::first_registration, write::seq_grows};
+use super::{
+    Machine, Stop, check, missing,
+    restore::first_registration,
+    write::{same_registration, seq_grows},
+};
 use crate::{
-    command::{Register, RemoveDevice},
+    command::{Follows, Register, RemoveDevice},
     digest,
     outcome::{Outcome, PoolState, Refusal, Registered},
     record::{
@@ -30,6 +35,7 @@ impl<S: StateRead> Machine<'_, S> {
         {
             return Ok(Outcome::Registered(previous.registered()));
         }
+        follows_current(command.follows, previous.as_ref().map(|(device, _)| device))?;
         let account_key = AccountKey(user);
         let epoch = self.meta.origin.epoch();
         let new =
@@ -81,6 +87,9 @@ impl<S: StateRead> Machine<'_, S> {
     pub(super) fn remove_device(&mut self, command: &RemoveDevice) -> Result<Outcome, Stop> {
         let (user, device) = (&command.user, command.device);
         let (record, cursor) = self.device(user, device)?;
+        if let Some(registration) = command.registration {
+            same_registration(&record, registration)?;
+        }
         if let Some(seq) = command.seq {
             seq_grows(&record, seq)?;
         }
@@ -115,5 +124,16 @@ impl<S: StateRead> Machine<'_, S> {
             last_tag: command.tag,
             last_outcome: Outcome::Registered(registered.clone()),
         }
+    }
+}
+
+/// A registration replaces the one that it was made after, and no later one: a duplicate that comes
+/// late undoes nothing.
+fn follows_current(follows: Follows, current: Option<&Device>) -> Result<(), Refusal> {
+    let current = current.map(|device| device.bundle.registration);
+    match follows {
+        Follows::Unsaid => Ok(()),
+        Follows::Nothing | Follows::Registration(_) if follows == current.into() => Ok(()),
+        Follows::Nothing | Follows::Registration(_) => Err(Refusal::DoesNotFollow { current }),
     }
 }

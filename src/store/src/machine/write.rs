@@ -94,7 +94,10 @@ pub(super) fn seq_grows(device: &Device, given: Seq) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn same_registration(device: &Device, signed_for: RegistrationId) -> Result<(), Refusal> {
+pub(super) fn same_registration(
+    device: &Device,
+    signed_for: RegistrationId,
+) -> Result<(), Refusal> {
     let current = device.bundle.registration;
     if signed_for != current {
         return Err(Refusal::OtherRegistration { current });

@@ -89,6 +89,7 @@ async fn a_device_that_was_reinstalled_is_vouched_for_by_the_account_key() {
     let old = bob.device(1).await;
     first_message(&alice, "bob").await;
     alice.receive(&first_message(&old, "alice").await.message, b"ad").unwrap();
+    world.server.remove("bob", 1);
     let new = bob.device(1).await;
     assert_ne!(new.identity(), old.identity());
 

@@ -301,6 +301,9 @@ async fn an_installation_that_was_replaced_learns_of_it_and_does_not_fight() {
     let world = World::new();
     let (old, new) = (world.device("bob", 1), world.device("bob", 1));
     old.publish(3).await.unwrap();
+    let refused = new.publish(3).await.unwrap_err();
+    assert!(matches!(refused, WriteError::Replaced), "the number is taken: {refused}");
+    world.server.remove("bob", 1);
     new.publish(3).await.unwrap();
     for error in [old.publish(9).await.unwrap_err(), old.replenish(9).await.unwrap_err()] {
         assert!(matches!(error, WriteError::Replaced), "{error}");

@@ -104,18 +104,19 @@ async fn a_device_that_was_never_registered_is_not_registered_by_a_restore() {
 }
 
 #[tokio::test]
-async fn of_two_installations_under_a_number_the_later_one_comes_back() {
+async fn of_two_installations_under_a_number_the_one_in_the_backup_has_it() {
     let world = World::new();
     let (first, second) = (device(&world), device(&world));
     first.publish(2).await.unwrap();
     world.server.back_up();
+    world.server.remove("bob", 1);
     second.publish(2).await.unwrap();
     world.server.restore(EPOCH);
-    // The backup has the first one.
-    assert_eq!(second.tend().await.unwrap().unwrap().restored, Some(EPOCH));
-    let error = first.tend().await.unwrap_err();
+    // Nothing shows the servers that the second one may take the number from the first.
+    let error = second.tend().await.unwrap_err();
     assert!(matches!(error, WriteError::Replaced), "{error}");
-    assert_eq!(second.tend().await.unwrap().unwrap().added, 0);
+    assert_eq!(first.tend().await.unwrap().unwrap().restored, Some(EPOCH));
+    opens(&first, &world.device("alice", 1)).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 use std::time::SystemTime;
 
 use oncekey_api::{Base64, device, key, path};
-use oncekey_types::{DeviceId, Epoch, OneTimePreKeyId, Seq, SignedPreKeyId, UnixSeconds, UserId};
+use oncekey_types::{
+    DeviceId, Epoch, OneTimePreKeyId, RegistrationId, Seq, SignedPreKeyId, UnixSeconds, UserId,
+};
 use oncekey_x3dh::{
     Address,
     device_list::{DeviceList, DeviceListHash, FIRST_PREV_HASH, ListedDevice},
@@ -26,6 +28,8 @@ pub(crate) struct Device {
     pub(crate) next_prekey: u32,
     pub(crate) next_signed_prekey: u32,
     pub(crate) next_seq: u64,
+    /// The registration that the next one is to replace.
+    pub(crate) registration: Option<RegistrationId>,
     rng: StdRng,
 }
 
@@ -43,6 +47,7 @@ impl Device {
             next_prekey: 1,
             next_signed_prekey: 1,
             next_seq: 1,
+            registration: None,
             rng,
         }
     }
@@ -70,6 +75,7 @@ impl Device {
         let signature = self.identity.sign_authentication_key(&owner, &public, &mut self.rng);
         let body = device::Register {
             seq: self.seq(),
+            follows: self.registration,
             identity_key: key::IdentityKey {
                 kind: key::IdentityKind::Ed25519,
                 key: Base64::from(*self.identity.public().as_bytes()),

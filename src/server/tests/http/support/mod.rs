@@ -1,6 +1,7 @@
 //! A node of its own cluster, devices with real keys, and a small HTTP client that can also send
 //! what no proper client would.
 
+pub(crate) mod credentials;
 pub(crate) mod device;
 pub(crate) mod http;
 
@@ -35,7 +36,8 @@ pub(crate) fn config(disk: &TempDir) -> Config {
         .set("node.data_dir", disk.path().to_str().unwrap())
         .set("cluster.members", member)
         .set("cluster.shards", "2")
-        .set("storage.wal_segment_bytes", "8388608");
+        .set("storage.wal_segment_bytes", "8388608")
+        .set("auth.mode", "open");
     let mut config = Config::from_sources(None, [], &overrides).unwrap();
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     (config.public, config.admin, config.node.peer_listen) = (any_port, any_port, any_port);

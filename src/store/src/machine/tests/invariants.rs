@@ -29,6 +29,8 @@ pub(super) struct History {
     pub(super) uploaded: BTreeMap<Owner, Vec<OneTimePreKey>>,
     pub(super) issued: BTreeMap<Owner, Vec<OneTimePreKey>>,
     registrations: BTreeMap<Owner, RegistrationId>,
+    /// Those of the last backup.
+    backed_up: BTreeMap<Owner, RegistrationId>,
     /// Keys that went with a registration that was replaced or removed.
     discarded: BTreeMap<Owner, usize>,
     highest: BTreeMap<Owner, OneTimePreKeyId>,
@@ -44,6 +46,11 @@ impl History {
                 let number = registered.registration;
                 let before = self.registrations.insert(owner.clone(), number);
                 if before != Some(number) {
+                    assert_eq!(
+                        command.follows,
+                        before.into(),
+                        "{number} follows another than the last"
+                    );
                     self.discard(&owner);
                     self.accept(owner, &command.one_time_prekeys);
                 }
@@ -52,7 +59,9 @@ impl History {
                 self.accept((command.user.clone(), command.device), &command.one_time_prekeys);
             }
             (Command::RemoveDevice(command), Outcome::DeviceRemoved) => {
-                self.discard(&(command.user.clone(), command.device));
+                let owner = (command.user.clone(), command.device);
+                self.registrations.remove(&owner);
+                self.discard(&owner);
             }
             (Command::Dispense(command), Outcome::Dispensed(dispensed)) if !dispensed.repeated => {
                 for bundle in &dispensed.bundles {
@@ -65,8 +74,14 @@ impl History {
         }
     }
 
+    /// A backup is made.
+    pub(super) fn back_up(&mut self) {
+        self.backed_up = self.registrations.clone();
+    }
+
     /// Every device has lost its pool, and numbers and time start again where the backup has them.
     pub(super) fn restored(&mut self) {
+        self.registrations = self.backed_up.clone();
         let owners: Vec<_> = self.uploaded.keys().cloned().collect();
         for owner in owners {
             self.discard(&owner);

@@ -139,6 +139,10 @@ impl Model {
         if let Some(old) = old.filter(|old| old.register.tag == command.tag) {
             return Ok(Outcome::Registered(old.registered.clone()));
         }
+        let current = old.map(Device::registration);
+        if command.follows != current.into() {
+            return Err(Refusal::DoesNotFollow { current });
+        }
         let limit = self.bounds.devices_per_user;
         if old.is_none() && user.devices.len() as u32 == limit {
             return Err(Refusal::TooManyDevices { limit });
@@ -236,6 +240,9 @@ impl Model {
     fn remove(&mut self, command: &RemoveDevice) -> Result<Outcome, Refusal> {
         let device = self.device(&command.user, command.device)?;
         let highest = device.highest;
+        if let Some(registration) = command.registration {
+            signed_for(device, registration)?;
+        }
         if let Some(seq) = command.seq {
             fresh(device, seq)?;
         }

@@ -4,7 +4,7 @@ use oncekey_types::{BackupId, Epoch, RegistrationId, limits::RESTORE_PUT_MAX_BYT
 
 use super::rules::{Shard, dispense, register};
 use crate::{
-    command::{Command, Restore, RestoreStep, RestoredRecord},
+    command::{Command, Follows, Restore, RestoreStep, RestoredRecord},
     outcome::{Malformed, Outcome, Refusal, Restored},
     snapshot::{Content, Reader, Writer},
 };
@@ -35,9 +35,11 @@ fn backup(shard: &Shard) -> Vec<RestoredRecord> {
     records
 }
 
-fn in_epoch(mut command: Command, named: Epoch) -> Command {
+/// The registration anew of a device that is in the backup.
+fn anew(mut command: Command) -> Command {
     let Command::Register(register) = &mut command else { panic!("{command:?}") };
-    register.epoch = named;
+    register.epoch = EPOCH;
+    register.follows = Follows::Registration(RegistrationId(1));
     command
 }
 
@@ -55,7 +57,7 @@ fn a_restored_shard_has_the_devices_and_none_of_their_one_time_prekeys() {
     let late = register(1, 2, &[4, 5]);
     let other = Refusal::OtherEpoch { given: Epoch::FIRST, current: EPOCH };
     assert_eq!(new.apply(late), refused(other), "the old cluster may have issued them");
-    let Outcome::Registered(registered) = new.apply(in_epoch(register(1, 3, &[6]), EPOCH)) else {
+    let Outcome::Registered(registered) = new.apply(anew(register(1, 3, &[6]))) else {
         panic!("not registered")
     };
     assert_eq!(registered.registration, RegistrationId(1_790_000_000));

@@ -11,6 +11,7 @@ use crate::{
     command::*,
     generate::{keys, signed_prekey},
     outcome::*,
+    query::{self, Answer, Query},
     record::account::AccountKey,
     state::MemoryState,
 };
@@ -42,8 +43,21 @@ impl Shard {
         applied.outcomes
     }
 
+    /// Registers a device, for the first time or in the place of its current registration.
     fn register(&mut self, device: u32, seq: u64, ids: &[u32]) -> Outcome {
-        self.apply(register(device, seq, ids))
+        let mut command = register(device, seq, ids);
+        if let Command::Register(command) = &mut command {
+            command.follows = self.registration(device).into();
+        }
+        self.apply(command)
+    }
+
+    fn registration(&self, device: u32) -> Option<RegistrationId> {
+        let query = Query::Status { user: user(), device: DeviceId(device) };
+        match query::answer(&self.state, &query).unwrap() {
+            Answer::Status(status) => status.map(|status| status.registration),
+            other => panic!("not a status: {other:?}"),
+        }
     }
 
     /// Ids that a request was given, one for each device; zero for none.
@@ -66,6 +80,7 @@ pub(super) fn register(device: u32, seq: u64, ids: &[u32]) -> Command {
         user: user(),
         device: DeviceId(device),
         tag: tag(seq, seq as u8),
+        follows: Follows::Nothing,
         identity_key: IdentityKey { kind: 1, key: key.clone() },
         authentication_key: key.clone(),
         authentication_signature: key,
@@ -103,7 +118,12 @@ fn replace(seq: u64, digest: u8, id: u32) -> Command {
 }
 
 fn remove(device: u32) -> Command {
-    Command::RemoveDevice(RemoveDevice { user: user(), device: DeviceId(device), seq: None })
+    Command::RemoveDevice(RemoveDevice {
+        user: user(),
+        device: DeviceId(device),
+        seq: None,
+        registration: None,
+    })
 }
 
 pub(super) fn dispense(caller: &str, request: &str) -> Command {
@@ -205,6 +225,56 @@ fn a_late_re_send_of_the_registration_does_not_replace_what_came_since() {
 }
 
 #[test]
+fn a_late_duplicate_of_an_older_registration_does_not_replace_a_newer_one() {
+    let mut shard = Shard::new();
+    // Without one-time prekeys, whose ids would tell it.
+    shard.register(1, 1, &[]);
+    let newer = shard.register(1, 2, &[1]);
+    let current = Some(RegistrationId(2));
+    let late = Outcome::Refused(Refusal::DoesNotFollow { current });
+    assert_eq!(shard.apply(register(1, 1, &[])), late);
+    assert_eq!(shard.registration(1), current);
+    assert_eq!(shard.register(1, 2, &[1]), newer, "of the newer one it is a re-send");
+    shard.apply(remove(1));
+    let mut follows_nothing = register(1, 3, &[2]);
+    if let Command::Register(command) = &mut follows_nothing {
+        command.follows = current.into();
+    }
+    let gone = Outcome::Refused(Refusal::DoesNotFollow { current: None });
+    assert_eq!(shard.apply(follows_nothing), gone);
+}
+
+#[test]
+fn a_registration_of_a_log_in_which_none_said_what_it_follows_replaces_the_one_before() {
+    let mut shard = Shard::new();
+    shard.register(1, 1, &[1]);
+    let mut unsaid = register(1, 2, &[2]);
+    if let Command::Register(command) = &mut unsaid {
+        command.follows = Follows::Unsaid;
+    }
+    assert!(matches!(shard.apply(unsaid), Outcome::Registered(_)));
+    assert_eq!(shard.registration(1), Some(RegistrationId(2)));
+}
+
+#[test]
+fn a_removal_asked_for_by_an_earlier_registration_is_refused() {
+    let mut shard = Shard::new();
+    shard.register(1, 1, &[]);
+    shard.register(1, 2, &[]);
+    let remove = |number| {
+        Command::RemoveDevice(RemoveDevice {
+            user: user(),
+            device: DeviceId(1),
+            seq: Some(Seq(9)),
+            registration: Some(RegistrationId(number)),
+        })
+    };
+    let other = Outcome::Refused(Refusal::OtherRegistration { current: RegistrationId(2) });
+    assert_eq!(shard.apply(remove(1)), other);
+    assert_eq!(shard.apply(remove(2)), Outcome::DeviceRemoved);
+}
+
+#[test]
 fn the_last_upload_sent_again_under_any_seq_adds_nothing() {
     let mut shard = Shard::new();
     shard.register(1, 1, &[]);
@@ -248,6 +318,7 @@ fn a_removal_with_a_seq_that_was_used_is_stale() {
             user: user(),
             device: DeviceId(1),
             seq: Some(Seq(seq)),
+            registration: None,
         })
     };
     let stale = Refusal::StaleSeq { given: Seq(4), last: Seq(4) };

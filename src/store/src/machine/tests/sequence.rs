@@ -51,6 +51,7 @@ enum Act {
     Register {
         owner: (usize, u32),
         seq: u64,
+        follows: After,
         keys: Keys,
         list: Option<List>,
     },
@@ -92,6 +93,14 @@ struct Keys {
     steps: Vec<u8>,
 }
 
+/// Which registration a new one says that it follows.
+#[derive(Clone, Debug)]
+enum After {
+    Current,
+    None,
+    First,
+}
+
 #[derive(Clone, Debug)]
 enum Seqs {
     Next,
@@ -126,6 +135,8 @@ fn act() -> impl Strategy<Value = Act> {
             1 => Just(Seqs::Lower),
         ]
     };
+    let follows =
+        || prop_oneof![8 => Just(After::Current), 1 => Just(After::None), 1 => Just(After::First)];
     let list = || {
         prop_oneof![
             4 => Just(List::Next), 1 => Just(List::WrongSeq), 1 => Just(List::WrongHash),
@@ -138,8 +149,9 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(first, steps)| Keys { first, steps })
     };
     prop_oneof![
-        4 => (owner(), 1u64..4, keys(0), option::weighted(0.3, list()))
-            .prop_map(|(owner, seq, keys, list)| Act::Register { owner, seq, keys, list }),
+        4 => (owner(), 1u64..4, follows(), keys(0), option::weighted(0.3, list())).prop_map(
+            |(owner, seq, follows, keys, list)| Act::Register { owner, seq, follows, keys, list },
+        ),
         2 => (owner(), seqs(), prop_oneof![4 => 1u32..3, 1 => Just(0)])
             .prop_map(|(owner, seq, id_step)| Act::Replace { owner, seq, id_step }),
         5 => (owner(), seqs(), keys(0)).prop_map(|(owner, seq, keys)| Act::Add { owner, seq, keys }),
@@ -224,6 +236,7 @@ impl Run {
             Step::Backup => {
                 let chunks = chunks(&self.state, Content::Backup);
                 self.backup = Some(Backup { chunks, model: self.model.clone() });
+                self.history.back_up();
             }
             Step::Restore => self.restore(),
             Step::Batch { clock_ms, policy, acts } => {
@@ -321,8 +334,15 @@ impl Run {
 
     fn command(&mut self, act: &Act) -> Option<Command> {
         Some(match act {
-            Act::Register { owner, seq, keys, list } => {
-                Command::Register(self.register(*owner, *seq, keys, list.as_ref()))
+            Act::Register { owner, seq, follows, keys, list } => {
+                let registered = self.device(*owner).map(super::model::Device::registration);
+                let follows = match follows {
+                    After::Current => registered,
+                    After::None => None,
+                    After::First => Some(RegistrationId(1)),
+                };
+                let register = self.register(*owner, *seq, keys, list.as_ref());
+                Command::Register(Register { follows: follows.into(), ..register })
             }
             Act::Replace { owner, seq, id_step } => {
                 let current = self.device(*owner).map_or(0, |device| device.signed_id());
@@ -348,6 +368,7 @@ impl Run {
                 device: DeviceId(owner.1),
                 // Some of them stale.
                 seq: self.device(*owner).map(|device| Seq(device.seq() + u64::from(owner.1) % 2)),
+                registration: (owner.1 == 2).then_some(RegistrationId(2)),
             }),
             Act::PutList { user, list } => Command::PutDeviceList(PutDeviceList {
                 user: user_id(USERS[*user]),
@@ -386,6 +407,7 @@ impl Run {
             user: user_id(USERS[owner.0]),
             device: DeviceId(owner.1),
             tag,
+            follows: Follows::Nothing,
             identity_key: IdentityKey { kind: 1, key: key.clone() },
             authentication_key: key.clone(),
             authentication_signature: key,

@@ -23,7 +23,7 @@ use super::{TestClient, World, user_id};
 use crate::{
     client::Client,
     http::AnyNode,
-    transport::{Call, Method},
+    transport::{Call, Credentials, Method},
 };
 
 /// A device that asks the lying server, over HTTP.
@@ -65,6 +65,7 @@ async fn bundle_of(world: &World, user: &str, number: u32) -> Bundle {
         body: Bytes::from_static(b"{}"),
         idempotency_key: Some(RequestId::new("of-the-server").unwrap()),
         slot: Slot::of(&user),
+        credentials: Credentials::Token,
     };
     let reply = world.server.answer(&call).unwrap();
     serde_json::from_slice::<Fetched>(&reply).unwrap().bundles.remove(0)

@@ -26,7 +26,7 @@ use super::super::user_id;
 use crate::{
     fake::FakeServer,
     http::{AnyNode, Config},
-    transport::{Call, Method},
+    transport::{Call, Credentials, Method},
 };
 
 /// What is sent instead of the honest reply to a call.
@@ -185,6 +185,7 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Response<Full<By
         idempotency_key: text(header::IDEMPOTENCY_KEY).map(|key| RequestId::new(key).unwrap()),
         // Of no account here.
         slot: Slot::of(&user_id("nobody")),
+        credentials: Credentials::Token,
     };
     let mut reply = Reply::of(shared.honest.answer(&call));
     for (whom, lie) in shared.lies.lock().iter_mut() {

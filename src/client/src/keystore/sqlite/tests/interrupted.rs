@@ -89,7 +89,7 @@ fn a_write_is_staged_settled_and_purged_whole_or_not_at_all() {
     for now in [NOW, TimestampMs(NOW.0 + 1)] {
         let lifetimes = &Lifetimes::default();
         let at = Signing { now, lifetimes, rng: &mut *rng };
-        let staged = device.register(&store.state().unwrap(), 5, None, at).unwrap();
+        let staged = device.register(&store.state().unwrap(), None, 5, None, at).unwrap();
         interrupt("stage", &store, || store.stage(&staged));
         let registered = Settled::Registered(oncekey_types::RegistrationId(1));
         interrupt("settle", &store, || store.settle(&staged.write, &registered, now));
@@ -106,7 +106,7 @@ fn a_handshake_is_accepted_whole_or_not_at_all() {
     store.create(&bob).unwrap();
     let lifetimes = &Lifetimes::default();
     let at = Signing { now: NOW, lifetimes, rng: &mut *rng };
-    let staged = bob.register(&store.state().unwrap(), 1, None, at).unwrap();
+    let staged = bob.register(&store.state().unwrap(), None, 1, None, at).unwrap();
     store.stage(&staged).unwrap();
     let spk: &SignedPreKeyPair = &staged.signed_prekey.as_ref().unwrap().pair;
     let opk = &staged.one_time_prekeys[0];
