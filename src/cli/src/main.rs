@@ -57,7 +57,7 @@ fn run(command: Command) -> Result<()> {
         Command::Restore(arguments) => runtime()?.block_on(keep::restore(&arguments)),
         Command::Certs(arguments) => certs::run(&arguments),
         Command::Config => {
-            output::line(oncekey_server::config::example());
+            output::line(oncekey_server::config::example().trim_end());
             Ok(())
         }
         Command::Completions(arguments) => {

@@ -334,7 +334,10 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
-/// A configuration file with every key, explained; those with a default are commented out.
+/// Longest line of an explanation in the example.
+const LINE_CHARS: usize = 100;
+
+/// A configuration file with every key, explained and commented out. `deploy/node.toml` is it.
 #[must_use]
 pub fn example() -> String {
     let mut out =
@@ -346,13 +349,29 @@ pub fn example() -> String {
             section = of;
             out.push_str(&format!("\n[{section}]\n"));
         }
-        out.push_str(&format!("# {}\n", key.doc));
+        explain(key.doc, &mut out);
         out.push_str(&match key.default {
             Some(default) => format!("# {name} = {default}\n"),
             None => format!("# {name} =\n"),
         });
     }
     out
+}
+
+/// Appends `doc` as comments, broken between words.
+fn explain(doc: &str, out: &mut String) {
+    let mut line = String::from("#");
+    for word in doc.split(' ') {
+        if line.len() + 1 + word.len() > LINE_CHARS {
+            out.push_str(&line);
+            out.push('\n');
+            line.truncate(1);
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    out.push_str(&line);
+    out.push('\n');
 }
 
 #[cfg(test)]
@@ -380,5 +399,11 @@ mod tests {
             let name = key.name.split_once('.').unwrap().1;
             assert!(example.contains(&format!("# {name} =")), "{name}");
         }
+    }
+
+    #[test]
+    fn the_file_in_deploy_is_the_example() {
+        let file = include_str!("../../../../deploy/node.toml");
+        assert!(file == example(), "write it anew: oncekey config > deploy/node.toml");
     }
 }

@@ -186,3 +186,43 @@ fn nothing_is_open_unless_it_says_so_and_stays_on_this_machine() {
         assert_eq!(loaded.is_err(), !cfg!(feature = "failpoints"), "{key}: {loaded:?}");
     }
 }
+
+#[test]
+fn the_example_with_all_its_defaults_is_a_configuration() {
+    let mut file = example();
+    for key in KEYS {
+        let (_, name) = key.name.split_once('.').unwrap();
+        if let Some(default) = key.default {
+            let line = format!("{name} = {default}\n");
+            assert!(file.contains(&format!("\n# {line}")), "{line}");
+            file = file.replace(&format!("\n# {line}"), &format!("\n{line}"));
+        }
+    }
+    let env = [
+        ("ONCEKEY_NODE_ID", "1"),
+        ("ONCEKEY_NODE_DATA_DIR", "x"),
+        ("ONCEKEY_AUTH_ISSUER", "https://accounts.example"),
+        ("ONCEKEY_AUTH_AUDIENCE", "oncekey"),
+        ("ONCEKEY_AUTH_JWKS_FILE", "jwks.json"),
+    ];
+    let with_defaults = load(&file, &env, &[]).unwrap();
+    let without = load("", &env, &[]).unwrap();
+    assert_eq!(format!("{with_defaults:?}"), format!("{without:?}"));
+}
+
+#[test]
+fn the_configurations_in_deploy_are_taken() {
+    let kubernetes = include_str!("../../../../deploy/kubernetes/node.toml");
+    let compose = include_str!("../../../../deploy/compose/node.toml");
+    // As in statefulset.yaml and compose.yaml.
+    let env = [
+        ("ONCEKEY_NODE_ID", "2"),
+        ("ONCEKEY_NODE_DATA_DIR", "/var/lib/oncekey"),
+        ("ONCEKEY_TLS_PEER_CERTIFICATE", "/etc/oncekey/peers/node-2.pem"),
+        ("ONCEKEY_TLS_PEER_KEY", "/etc/oncekey/peers/node-2-key.pem"),
+    ];
+    for file in [kubernetes, compose] {
+        let config = load(file, &env, &[]).unwrap();
+        assert_eq!((config.node.node, config.node.members.len()), (NodeId(2), 3));
+    }
+}
