@@ -83,7 +83,9 @@ impl Programs {
 
 /// The program of `package`, as it is shipped but for `features`.
 fn program(workspace: &Path, package: &str, features: &str) -> Result<PathBuf> {
-    let built = cargo(workspace, &["build", "--release", "-p", package], features)?;
+    // A package that is built has its features to give, whoever depends on it.
+    let packages = ["-p", package, "-p", "oncekey-planted"];
+    let built = cargo(workspace, &[&["build", "--release"], &packages[..]].concat(), features)?;
     let program = built.into_iter().find_map(|artifact| artifact.executable);
     program.with_context(|| format!("cargo has built no program of {package}"))
 }

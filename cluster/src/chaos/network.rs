@@ -1,6 +1,7 @@
 //! A network of hosts: one namespace each, joined by a bridge.
 //!
-//! Guarantees: every host has an address of its own; a link can be cut in one direction, be made
+//! Guarantees: every host has an address of its own in the loopback network, where nodes need
+//! neither certificates nor tokens, so that the nodes are those that are shipped; a link can be cut in one direction, be made
 //! lossy or slow, and is well again after [`Network::heal`]. The harness reaches every host over the
 //! bridge, whatever is cut between hosts. Leaves out: the world outside; there is no way to it.
 
@@ -12,6 +13,9 @@ use super::{delay::Delay, tools};
 
 /// A host, from 1.
 pub(super) type HostId = u16;
+
+/// The address of the harness.
+const HARNESS: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 254);
 
 /// The network and what is wrong with it.
 #[derive(Debug)]
@@ -25,23 +29,16 @@ impl Network {
     /// A network of `hosts` hosts, in the namespace of this process.
     pub(super) fn build(hosts: u16) -> Result<Self> {
         tools::run(["ip", "link", "add", "hub", "type", "bridge"])?;
-        tools::run(["ip", "addr", "add", "10.77.0.254/24", "dev", "hub"])?;
-        tools::run(["ip", "link", "set", "hub", "up"])?;
+        join(&[], "hub", HARNESS)?;
         for host in 1..=hosts {
             let (name, cable) = (name(host), format!("cable{host}"));
-            let address = format!("{}/24", address(host));
             tools::run(["ip", "netns", "add", &name])?;
             tools::run([
                 "ip", "link", "add", &cable, "type", "veth", "peer", "name", "eth0", "netns", &name,
             ])?;
             tools::run(["ip", "link", "set", &cable, "master", "hub", "up"])?;
-            for set in [
-                &["addr", "add", &address, "dev", "eth0"][..],
-                &["link", "set", "eth0", "up"],
-                &["link", "set", "lo", "up"],
-            ] {
-                tools::run_all(&[&["ip", "-n", &name], set].concat())?;
-            }
+            let net = format!("--net={}", namespace(host));
+            join(&["nsenter", &net, "--"], "eth0", address(host))?;
         }
         Ok(Self { hosts, delays: Vec::new(), is_hurt: false })
     }
@@ -92,7 +89,7 @@ impl Network {
 /// The address of `host`.
 pub(super) fn address(host: HostId) -> Ipv4Addr {
     let [_, last] = host.to_be_bytes();
-    Ipv4Addr::new(10, 77, 0, last)
+    Ipv4Addr::new(127, 77, 0, last)
 }
 
 /// The file of the namespace of `host`.
@@ -104,6 +101,23 @@ pub(super) fn namespace(host: HostId) -> String {
 pub(super) fn enter(host: HostId) -> Vec<String> {
     // Not `ip netns exec`, which has mounts of its own and would hold every disk.
     vec!["nsenter".to_owned(), format!("--net={}", namespace(host)), "--".to_owned()]
+}
+
+/// Gives `interface` the address `address`, in the namespace that `enter` enters. What is sent to
+/// other addresses of the loopback network leaves the namespace there, but for 127.0.0.1.
+fn join(enter: &[&str], interface: &str, address: Ipv4Addr) -> Result<()> {
+    let address = format!("{address}/24");
+    for command in [
+        &["sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet"][..],
+        &["ip", "link", "set", "lo", "up"],
+        &["ip", "addr", "flush", "dev", "lo"],
+        &["ip", "addr", "add", "127.0.0.1/32", "dev", "lo"],
+        &["ip", "addr", "add", &address, "scope", "global", "dev", interface],
+        &["ip", "link", "set", interface, "up"],
+    ] {
+        tools::run_all(&[enter, command].concat())?;
+    }
+    Ok(())
 }
 
 fn iptables(host: HostId, arguments: &[&str]) -> Result<()> {

@@ -12,6 +12,7 @@ use std::{
     fs::{self, File},
     os::unix::process::ExitStatusExt as _,
     path::Path,
+    process::Stdio,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -25,6 +26,22 @@ use super::tools;
 
 /// What is new inside, as `unshare` understands it.
 const NAMESPACES: [&str; 4] = ["--net", "--mount", "--pid", "--fork"];
+
+/// Tries what a run needs of the kernel: hosts on a bridge with addresses of the loopback network, a
+/// link that is cut, and a disk that loses power.
+const TRIAL: &str = "
+ip link add hub type bridge
+ip link add cable type veth peer name eth0
+echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet
+ip addr add 127.77.0.1/24 scope global dev eth0
+iptables -w -A INPUT -s 127.77.0.2 -j DROP
+mount -t tmpfs tmpfs /dev/shm
+mkdir /dev/shm/disk
+truncate -s 16M /dev/shm/image
+mkfs.ext4 -q /dev/shm/image
+mount -o loop /dev/shm/image /dev/shm/disk
+xfs_io -x -c shutdown /dev/shm/disk
+umount /dev/shm/disk";
 
 /// Set inside.
 const VARIABLE: &str = "ONCEKEY_CHAOS_SANDBOX";
@@ -42,9 +59,7 @@ pub fn obstacle() -> Option<String> {
     if !Path::new("/dev/loop-control").exists() {
         return Some("there are no loop devices".to_owned());
     }
-    tools::run_all(&[&["unshare"], &NAMESPACES[..], &["--", "true"]].concat())
-        .err()
-        .map(|error| format!("the kernel gives no namespaces: {error:#}"))
+    refused()
 }
 
 /// Installs what is missing.
@@ -113,7 +128,25 @@ pub fn settle_in() -> Result<()> {
     for folder in ["/run/netns", "/dev/shm"] {
         tools::run(["mount", "-t", "tmpfs", "tmpfs", folder])?;
     }
-    tools::run(["ip", "link", "set", "lo", "up"])
+    Ok(())
+}
+
+/// The command of the [trial](TRIAL) that does not work here, if so, and what it says.
+fn refused() -> Option<String> {
+    let output = std::process::Command::new("unshare")
+        .args(NAMESPACES)
+        .args(["--mount-proc", "--", "sh", "-e", "-x", "-c", TRIAL])
+        .stdin(Stdio::null())
+        .output();
+    match output {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let last = said.rfind("+ ").map_or(&*said, |at| &said[at + 2..]);
+            Some(format!("does not work here: {}", last.trim().replace('\n', ": ")))
+        }
+        Err(error) => Some(format!("cannot run unshare: {error}")),
+    }
 }
 
 async fn end(child: &mut tokio::process::Child) -> Result<std::process::ExitStatus> {
