@@ -21,8 +21,10 @@ use tokio::time::Instant;
 
 use crate::{
     batcher::Rejected,
+    lead,
     log_store::LogStore,
     measures::ShardMeasures,
+    peer::PeerPool,
     type_config::{Raft, TypeConfig},
 };
 
@@ -34,6 +36,7 @@ pub(crate) struct Group {
     pub(crate) log: LogStore,
     pub(crate) space: ShardSpace,
     pub(crate) measures: Arc<ShardMeasures>,
+    pool: Arc<PeerPool>,
     /// When this replica last heard from a leader.
     heard: Mutex<Option<Instant>>,
 }
@@ -45,8 +48,9 @@ impl Group {
         log: LogStore,
         space: ShardSpace,
         measures: Arc<ShardMeasures>,
+        pool: Arc<PeerPool>,
     ) -> Self {
-        Self { id, raft, log, space, measures, heard: Mutex::default() }
+        Self { id, raft, log, space, measures, pool, heard: Mutex::default() }
     }
 
     /// The leader as this replica knows it; perhaps one that is gone.
@@ -121,8 +125,12 @@ impl Group {
     /// Waits until this replica reflects all that was answered, after a quorum has confirmed that
     /// this node leads.
     pub(crate) async fn confirm_lead(&self) -> Result<(), Rejected> {
-        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(_) => Ok(()),
+        // At the same time: the one sees to the state, the other to the lead.
+        let applied = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+        let (applied, is_followed) = tokio::join!(applied, lead::is_followed(self, &self.pool));
+        match applied {
+            Ok(_) if is_followed => Ok(()),
+            Ok(_) => Err(Rejected::NotLeader { leader: None }),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
                 Err(Rejected::NotLeader { leader: forward.leader_id })
             }

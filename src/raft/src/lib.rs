@@ -26,6 +26,7 @@ pub mod fuzzing;
 mod group;
 mod identity;
 mod introduction;
+mod lead;
 mod liveness;
 mod log_store;
 mod machine;

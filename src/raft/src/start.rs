@@ -137,7 +137,7 @@ impl Ground<'_> {
         for (node, member) in known.nodes() {
             pool.learn_if_unknown(*node, member);
         }
-        Ok(Arc::new(Group::new(id, raft, log, space, measures)))
+        Ok(Arc::new(Group::new(id, raft, log, space, measures, Arc::clone(pool))))
     }
 }
 
