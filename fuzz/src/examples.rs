@@ -40,7 +40,7 @@ pub(crate) fn register() -> Vec<u8> {
     let rng = &mut rng(2);
     let at = Signing { now: NOW, lifetimes: &Lifetimes::default(), rng };
     let list = Some(device_list().to_wire());
-    DEVICE.register(&state(Seq(0)), 2, list, at).expect("nothing is used up").write.body
+    DEVICE.register(&state(Seq(0)), None, 2, list, at).expect("nothing is used up").write.body
 }
 
 /// The body of an upload after it.

@@ -83,7 +83,7 @@ fn batches() -> Vec<Batch> {
     let now = NOW.to_seconds();
     let register = fuzzing::register(&bob(), DeviceId(1), &examples::register(), now);
     let register = Command::Register(register.expect("it is genuine"));
-    let gone = RemoveDevice { user: bob(), device: DeviceId(2), seq: None };
+    let gone = RemoveDevice { user: bob(), device: DeviceId(2), seq: None, registration: None };
     vec![
         batch(vec![register]),
         batch(vec![dispense("first"), dispense("first")]),

@@ -42,8 +42,6 @@ enum Slot {
     Pending(Ticket),
     /// Written.
     At(Location),
-    /// Known from a checkpoint; its segment was not seen. Only during recovery.
-    Unseen,
 }
 
 /// What is found at an index.
@@ -63,7 +61,10 @@ pub(super) struct Index {
 #[derive(Default)]
 struct Group {
     state: GroupState,
-    /// One per index of `state.entries`.
+    /// How many entries, the first ones, are known from a checkpoint, and their segments were not
+    /// seen. Only during recovery. A number, because a checkpoint may promise any.
+    unseen: u64,
+    /// One per index of `state.entries` behind those.
     slots: VecDeque<Slot>,
     payloads: BTreeMap<u64, Bytes>,
 }
@@ -88,13 +89,14 @@ impl Index {
 
     /// Takes a group over from a checkpoint; its entries are unseen.
     pub(super) fn adopt(&mut self, id: GroupId, state: &GroupState) {
-        let slots = state.entries.clone().map(|_| Slot::Unseen).collect();
-        self.groups.insert(id, Group { state: state.clone(), slots, payloads: BTreeMap::new() });
+        let Range { start, end } = state.entries;
+        let unseen = end.saturating_sub(start);
+        self.groups.insert(id, Group { state: state.clone(), unseen, ..Group::default() });
     }
 
     /// Whether the place of any entry is unknown.
     pub(super) fn has_unseen(&self) -> bool {
-        self.groups.values().any(|group| group.slots.contains(&Slot::Unseen))
+        self.groups.values().any(|group| group.unseen > 0)
     }
 
     /// Adds entries that are to be written; returns the ticket of the first. The others have the
@@ -167,7 +169,9 @@ impl Index {
         let first = group.state.entries.start;
         group.state.purge(upto, marker);
         let gone = group.state.entries.start.saturating_sub(first);
-        let gone = usize::try_from(gone).unwrap_or(usize::MAX).min(group.slots.len());
+        let unseen = gone.min(group.unseen);
+        group.unseen -= unseen;
+        let gone = usize::try_from(gone - unseen).unwrap_or(usize::MAX).min(group.slots.len());
         group.slots.drain(..gone);
         self.cache.held_bytes -= group.fit();
     }
@@ -185,14 +189,15 @@ impl Index {
         }
         match group.slot(index)? {
             Slot::At(location) => Some(Found::OnDisk(location)),
-            Slot::Pending(_) | Slot::Unseen => None,
+            Slot::Pending(_) => None,
         }
     }
 }
 
 impl Group {
     fn position(&self, index: u64) -> Option<usize> {
-        usize::try_from(index.checked_sub(self.state.entries.start)?).ok()
+        let entry = index.checked_sub(self.state.entries.start)?;
+        usize::try_from(entry.checked_sub(self.unseen)?).ok()
     }
 
     fn slot(&self, index: u64) -> Option<Slot> {
@@ -207,7 +212,8 @@ impl Group {
     /// Drops what lies outside of the entries; returns the payload bytes let go.
     fn fit(&mut self) -> usize {
         let Range { start, end } = self.state.entries;
-        self.slots.truncate(usize::try_from(end - start).unwrap_or(usize::MAX));
+        self.unseen = self.unseen.min(end - start);
+        self.slots.truncate(usize::try_from(end - start - self.unseen).unwrap_or(usize::MAX));
         let after = self.payloads.split_off(&end);
         let kept = self.payloads.split_off(&start);
         let before = std::mem::replace(&mut self.payloads, kept);
@@ -301,5 +307,22 @@ mod tests {
         index.purge(GROUP, 20, Bytes::new());
         assert_eq!(index.cached_bytes(), 0);
         assert_eq!(index.entries(GROUP), 21..21);
+    }
+
+    #[test]
+    fn a_checkpoint_that_promises_any_number_of_entries_takes_no_memory_for_them() {
+        let mut index = Index::default();
+        let state = GroupState { entries: 5..u64::MAX, ..GroupState::default() };
+        index.adopt(GROUP, &state);
+        assert!(index.has_unseen() && index.find(GROUP, 5).is_none());
+        index.truncate(GROUP, 7);
+        index.append_written(GROUP, 7, at(70)).unwrap();
+        index.append_written(GROUP, 8, at(80)).unwrap();
+        index.purge(GROUP, 5, Bytes::new());
+        assert!(index.has_unseen() && index.find(GROUP, 6).is_none());
+        assert!(matches!(index.find(GROUP, 8), Some(Found::OnDisk(found)) if found == at(80)));
+        index.purge(GROUP, 7, Bytes::new());
+        assert!(!index.has_unseen() && index.find(GROUP, 7).is_none());
+        assert!(matches!(index.find(GROUP, 8), Some(Found::OnDisk(found)) if found == at(80)));
     }
 }
