@@ -169,8 +169,9 @@ fn check_read(times: &Times, read: &Read, finding: &mut Finding) {
             ),
         );
     }
-    let named: u64 =
-        read.ids.iter().map(|(first, last)| u64::from(last.0) + 1 - u64::from(first.0)).sum();
+    // A range that ends before it begins names none.
+    let keys = |first: u32, last: u32| (u64::from(last) + 1).saturating_sub(first.into());
+    let named: u64 = read.ids.iter().map(|(first, last)| keys(first.0, last.0)).sum();
     if named != u64::from(read.pool.count) {
         finding.violation(
             [read.op],
