@@ -54,6 +54,7 @@ pub struct Builder {
     recorded: bool,
     tls: bool,
     authenticated: bool,
+    exposed: bool,
 }
 
 impl Builder {
@@ -74,6 +75,7 @@ impl Builder {
             recorded: false,
             tls: false,
             authenticated: false,
+            exposed: false,
         }
     }
 
@@ -192,6 +194,13 @@ impl Builder {
         self
     }
 
+    /// Has the nodes serve operators beyond this machine, which takes TLS and tokens.
+    #[must_use]
+    pub fn exposed(mut self) -> Self {
+        self.exposed = true;
+        self.tls().authenticated()
+    }
+
     /// Starts the nodes and waits until all are ready.
     ///
     /// # Errors
@@ -256,6 +265,7 @@ impl Builder {
             settings,
             certs,
             issuer,
+            exposed: self.exposed,
             data_dirs: self.data_dirs,
             environment: self.environment,
             ready_limit: self.ready_limit,

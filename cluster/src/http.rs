@@ -1,20 +1,20 @@
-//! Plain HTTP requests: to the admin listeners, and to whatever a test wants to poke at.
+//! HTTP requests by hand: to the admin listeners, and to whatever a test wants to poke at.
 //!
 //! Guarantees: one attempt on a connection of its own, a time limit on it, a limit on the size of
-//! the reply. Leaves out:
-//! retries, routing and TLS; for those see the client library.
+//! the reply. Leaves out: retries and routing; for those see the client library.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{HeaderMap, Method, Request, StatusCode, header};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
+use hyper::{
+    HeaderMap, Method, Request, StatusCode,
+    header::{self, HeaderValue},
 };
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use oncekey_api::Problem;
+use oncekey_client::http::Connector;
 use serde::{Serialize, de::DeserializeOwned};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -23,7 +23,8 @@ const REPLY_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Sends requests.
 #[derive(Clone, Debug)]
 pub struct Http {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
+    authorization: Option<HeaderValue>,
     limit: Duration,
 }
 
@@ -48,9 +49,28 @@ impl Http {
     /// Requests that may take `limit`, reply included.
     #[must_use]
     pub fn with_limit(limit: Duration) -> Self {
-        // A kept connection may be closed by the node just when it is used again.
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
-        Self { client, limit }
+        Self { client: client(Connector::new()), authorization: None, limit }
+    }
+
+    /// The same through `connector`, which knows whom to trust.
+    #[must_use]
+    pub fn through(mut self, connector: Connector) -> Self {
+        self.client = client(connector);
+        self
+    }
+
+    /// The same with another limit.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// The same with `value` in the header `authorization` of every request.
+    #[must_use]
+    pub fn authorized(mut self, value: Option<HeaderValue>) -> Self {
+        self.authorization = value;
+        self
     }
 
     /// Sends `request`.
@@ -58,8 +78,11 @@ impl Http {
     /// # Errors
     ///
     /// When there is no whole reply in time. Whether the request was carried out is then unknown.
-    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Reply> {
+    pub async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Reply> {
         let what = format!("{} {}", request.method(), request.uri());
+        if let Some(value) = &self.authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, value.clone());
+        }
         let exchange = async {
             let (head, body) = self.client.request(request).await?.into_parts();
             let body = match Limited::new(body, REPLY_MAX_BYTES).collect().await {
@@ -104,6 +127,11 @@ impl Http {
         }
         self.send(request.body(Full::from(serde_json::to_vec(body)?))?).await
     }
+}
+
+fn client(connector: Connector) -> Client<Connector, Full<Bytes>> {
+    // A kept connection may be closed by the node just when it is used again.
+    Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector)
 }
 
 impl Reply {

@@ -15,7 +15,6 @@ use super::{Cluster, Home};
 use crate::{
     history::record::EventKind,
     host::Host,
-    http::Http,
     ports::Port,
     process::{Process, describe, expect_success},
     wait::{self, Seen},
@@ -249,7 +248,7 @@ impl Cluster {
         request: &(impl Serialize + Sync),
     ) -> Result<()> {
         let url = format!("{}{path}", self.admin(via));
-        let http = Http::with_limit(self.ready_limit);
+        let http = self.http.clone().within(self.ready_limit);
         self.recorder.event(EventKind::Membership, Some(node), note.clone());
         wait::until(self.ready_limit, &note, async || {
             let reply = http.json(Method::POST, &url, &[], request).await;

@@ -21,7 +21,7 @@ use std::{
 use anyhow::{Context, Result};
 use hyper::Method;
 use oncekey_api::{cluster as api, path};
-use oncekey_client::http::Config;
+use oncekey_client::http::{Config, Connector, Tls, Token};
 use oncekey_types::{NodeId, ShardId, SlotMap, UserId};
 use tempfile::TempDir;
 use toml::Value;
@@ -32,7 +32,7 @@ use crate::{
     history::Recorder,
     host::Host,
     http::Http,
-    issuer::Issuer,
+    issuer::{Claims, Issuer, OPERATOR_SCOPE},
     plan::{Addresses, Engine, Plan, node_dir},
     ports::Port,
     process::{Launch, Process, log_tail},
@@ -58,6 +58,7 @@ pub struct Cluster {
     settings: BTreeMap<String, Value>,
     certs: Option<Certs>,
     issuer: Option<Arc<Issuer>>,
+    exposed: bool,
     ready_limit: Duration,
     http: Http,
     recorder: Recorder,
@@ -75,6 +76,7 @@ pub(crate) struct Parts {
     pub(crate) settings: BTreeMap<String, Value>,
     pub(crate) certs: Option<Certs>,
     pub(crate) issuer: Option<Arc<Issuer>>,
+    pub(crate) exposed: bool,
     pub(crate) data_dirs: BTreeMap<NodeId, PathBuf>,
     pub(crate) environment: BTreeMap<NodeId, Vec<(String, String)>>,
     pub(crate) ready_limit: Duration,
@@ -158,10 +160,14 @@ impl Cluster {
             nodes: BTreeMap::new(),
             program: parts.program,
             settings: parts.settings,
-            certs: parts.certs,
+            http: match &parts.certs {
+                Some(certs) if parts.exposed => operator(certs, parts.issuer.as_deref())?,
+                Some(_) | None => Http::default(),
+            },
             issuer: parts.issuer,
+            exposed: parts.exposed,
             ready_limit: parts.ready_limit,
-            http: Http::default(),
+            certs: parts.certs,
             recorder: parts.recorder,
             retired: None,
         };
@@ -240,7 +246,8 @@ impl Cluster {
     /// When there is no such node.
     #[must_use]
     pub fn admin(&self, node: NodeId) -> String {
-        format!("http://{}", self.plan.nodes[&node].admin)
+        let scheme = if self.exposed { "https" } else { "http" };
+        format!("{scheme}://{}", self.plan.nodes[&node].admin)
     }
 
     /// The log of `node`.
@@ -374,6 +381,15 @@ impl Cluster {
         if let Some(certs) = &self.certs {
             settings.extend(certs.settings(id, &dir)?);
         }
+        if self.exposed {
+            for key in ["certificate", "key"] {
+                if let Some(file) = settings.get(&format!("tls.{key}")).cloned() {
+                    settings.insert(format!("tls.admin_{key}"), file);
+                }
+            }
+            let port = self.plan.nodes[&id].admin.port();
+            settings.insert("listen.admin".into(), format!("0.0.0.0:{port}").into());
+        }
         fs::write(&config, self.plan.config(id, &data_dir, &settings)?)
             .with_context(|| format!("cannot write {}", config.display()))?;
         let launch = Launch {
@@ -396,6 +412,17 @@ impl Cluster {
         let tail = self.log_tail(node, TAIL_LINES).unwrap_or_else(|error| format!("{error:#}"));
         format!("node {node} {what}; the end of {}:\n{tail}\n", self.log(node).display())
     }
+}
+
+/// Requests of an operator, who trusts the cluster's authority.
+fn operator(certs: &Certs, issuer: Option<&Issuer>) -> Result<Http> {
+    let ca = certs.ca();
+    let pem = fs::read(&ca).with_context(|| format!("cannot read {}", ca.display()))?;
+    let http = Http::default().through(Connector::with_tls(Tls::from_pem(&pem)?));
+    let Some(issuer) = issuer else { return Ok(http) };
+    let claims = Claims { scope: OPERATOR_SCOPE.to_owned(), ..Claims::new("operator") };
+    let token: Token = issuer.token(&claims).parse()?;
+    Ok(http.authorized(Some(token.bearer()?)))
 }
 
 impl Drop for Cluster {

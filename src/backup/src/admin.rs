@@ -1,21 +1,24 @@
 //! The nodes of a cluster, on their admin listeners.
 //!
 //! Guarantees: every node is asked in turn, over and over, until one has an answer or the patience
-//! ends; a refusal ends it at once. Leaves out: TLS; the admin listener is not for the public.
+//! ends; a refusal ends it at once. Leaves out: whom to trust over `https`, which the caller says.
 
 use std::{
+    error::Error,
     fmt,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, Response, Uri, body::Incoming, header};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
+use hyper::{
+    Method, Request, Response, Uri,
+    body::Incoming,
+    header::{self, HeaderValue},
 };
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use oncekey_api::{Code, Problem, backup::Plan, header as names, path};
+use oncekey_client::http::Connector;
 use oncekey_types::{LogIndex, ShardId, limits};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{sleep, timeout};
@@ -30,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 #[non_exhaustive]
 pub enum AdminError {
     /// No endpoint was given, or one is none.
-    #[error("{text:?} is not an endpoint: http://host:port")]
+    #[error("{text:?} is not an endpoint: http://host:port or https://host:port")]
     Endpoint {
         /// The text.
         text: String,
@@ -58,7 +61,8 @@ pub enum AdminError {
 /// The nodes of a cluster.
 #[derive(Clone)]
 pub struct Admin {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
+    authorization: Option<HeaderValue>,
     endpoints: Vec<String>,
     patience: Duration,
 }
@@ -72,24 +76,40 @@ enum Attempt<T> {
 }
 
 impl Admin {
-    /// The nodes at `endpoints`, asked for so long before they are given up.
+    /// The nodes at `endpoints`, reached over `connector` and asked for so long before they are given
+    /// up.
     ///
     /// # Errors
     ///
     /// [`AdminError::Endpoint`].
-    pub fn new(endpoints: &[String], patience: Duration) -> Result<Self, AdminError> {
+    pub fn new(
+        endpoints: &[String],
+        connector: Connector,
+        patience: Duration,
+    ) -> Result<Self, AdminError> {
         let bad = |text: &str| AdminError::Endpoint { text: text.to_owned() };
         if endpoints.is_empty() {
             return Err(bad(""));
         }
         let endpoints = endpoints.iter().map(|text| {
             let uri: Uri = text.parse().map_err(|_| bad(text))?;
-            let is_plain = uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/");
-            let authority = uri.authority().filter(|_| is_plain).ok_or_else(|| bad(text))?;
-            Ok(format!("http://{authority}"))
+            match (uri.scheme_str(), uri.authority(), uri.path()) {
+                (Some(scheme @ ("http" | "https")), Some(authority), "" | "/") => {
+                    Ok(format!("{scheme}://{authority}"))
+                }
+                _ => Err(bad(text)),
+            }
         });
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        Ok(Self { client, endpoints: endpoints.collect::<Result<_, _>>()?, patience })
+        let endpoints = endpoints.collect::<Result<_, _>>()?;
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Self { client, authorization: None, endpoints, patience })
+    }
+
+    /// The same with `value` in the header `authorization` of every request.
+    #[must_use]
+    pub fn authorized(mut self, value: Option<HeaderValue>) -> Self {
+        self.authorization = value;
+        self
     }
 
     pub(crate) async fn plan(&self) -> Result<Plan, AdminError> {
@@ -191,13 +211,16 @@ impl Admin {
         &self,
         request: Result<Request<Full<Bytes>>, hyper::http::Error>,
     ) -> Attempt<Response<Incoming>> {
-        let request = match request {
+        let mut request = match request {
             Ok(request) => request,
             Err(error) => return Attempt::NotYet(error.to_string()),
         };
+        if let Some(value) = &self.authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, value.clone());
+        }
         let response = match timeout(ANSWER_LIMIT, self.client.request(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Attempt::NotYet(error.to_string()),
+            Ok(Err(error)) => return Attempt::NotYet(told(&error)),
             Err(_) => return Attempt::NotYet("no answer in time".to_owned()),
         };
         let status = response.status();
@@ -249,6 +272,14 @@ impl ShardStream {
     }
 }
 
+/// An error with what lies behind it.
+fn told(error: &dyn Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", told(cause)),
+        None => error.to_string(),
+    }
+}
+
 fn index(response: &Response<Incoming>) -> Option<LogIndex> {
     let text = response.headers().get(names::INDEX)?.to_str().ok()?;
     text.parse().ok()
@@ -269,11 +300,12 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_a_host_and_nothing_more() {
-        let new = |text: &str| Admin::new(&[text.to_owned()], PAUSE);
+        let new = |text: &str| Admin::new(&[text.to_owned()], Connector::new(), PAUSE);
         assert_eq!(new("http://10.0.0.1:9080/").unwrap().endpoints, ["http://10.0.0.1:9080"]);
-        for text in ["", "10.0.0.1:9080", "https://10.0.0.1", "http://10.0.0.1/v1", "http://"] {
+        assert_eq!(new("https://node.example").unwrap().endpoints, ["https://node.example"]);
+        for text in ["", "10.0.0.1:9080", "ftp://10.0.0.1", "http://10.0.0.1/v1", "http://"] {
             assert!(matches!(new(text), Err(AdminError::Endpoint { .. })), "{text}");
         }
-        assert!(Admin::new(&[], PAUSE).is_err());
+        assert!(Admin::new(&[], Connector::new(), PAUSE).is_err());
     }
 }

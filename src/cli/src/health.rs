@@ -1,7 +1,8 @@
 //! `oncekey health`: whether the node of a configuration is well, for those who keep it running.
 //!
-//! Guarantees: exit code 0 exactly when the node says so itself, within seconds. Leaves out: a node
-//! that serves operators over TLS alone; a probe that speaks HTTPS asks that one.
+//! Guarantees: exit code 0 exactly when the node says so itself, within seconds; over TLS, a node that
+//! shows the certificate in its own configuration. Leaves out: what is wrong with a node that does not
+//! answer, which its log says.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -9,8 +10,9 @@ use anyhow::{Context, Result};
 use axum::http::Method;
 use clap::{Args, ValueHint};
 use oncekey_api::path;
+use oncekey_client::http::{Connector, Tls};
 use oncekey_cluster::http::Http;
-use oncekey_server::{Config, Overrides};
+use oncekey_server::{Config, Overrides, tls::CertificateFiles};
 
 /// Below the patience of whoever asks.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -37,7 +39,15 @@ pub(crate) struct Health {
 pub(crate) async fn run(arguments: &Health) -> Result<()> {
     let config = Config::load(arguments.config.as_deref(), &Overrides::default())?;
     let path = if arguments.live { path::LIVEZ } else { path::READYZ };
-    let url = format!("http://{}{path}", config.admin);
-    let reply = Http::with_limit(LIMIT).bare(Method::GET, &url).await;
+    let (scheme, connector) = match &config.tls.admin {
+        None => ("http", Connector::new()),
+        Some(CertificateFiles { certificate, .. }) => {
+            let what = || certificate.display().to_string();
+            let pem = std::fs::read(certificate).with_context(what)?;
+            ("https", Connector::with_tls(Tls::pinned(&pem).with_context(what)?))
+        }
+    };
+    let url = format!("{scheme}://{}{path}", config.admin);
+    let reply = Http::with_limit(LIMIT).through(connector).bare(Method::GET, &url).await;
     reply.and_then(|reply| reply.expect_success()).context("the node is not well")
 }

@@ -11,7 +11,7 @@ use oncekey_backup::{Admin, Location, Manifest, ShardFile, Totals};
 use oncekey_server::config::LogFormat;
 use oncekey_types::TimestampMs;
 
-use crate::{logging, output};
+use crate::{logging, operator::Access, output};
 
 /// Take a backup of a running cluster, or check one.
 ///
@@ -25,8 +25,9 @@ use crate::{logging, output};
     subcommand_negates_reqs = true,
     after_help = "\
 Examples:
-  oncekey backup --admin http://10.0.0.1:9080,http://10.0.0.2:9080 --to /backups/$(date -u +%FT%H%MZ)
-  oncekey backup --admin http://10.0.0.1:9080 --to s3://backups/oncekey/$(date -u +%FT%H%MZ)
+  oncekey backup --to /backups/$(date -u +%FT%H%MZ)
+  oncekey backup --admin https://10.0.0.1:9080,https://10.0.0.2:9080 --ca ca.pem \\
+    --token-file operator.jwt --to s3://backups/oncekey/$(date -u +%FT%H%MZ)
   oncekey backup verify /backups/2026-11-23T0200Z"
 )]
 pub(crate) struct Backup {
@@ -59,7 +60,8 @@ enum Check {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  oncekey restore --from /backups/2026-11-23T0200Z --admin http://10.0.1.1:9080,http://10.0.1.2:9080")]
+  oncekey restore --from /backups/2026-11-23T0200Z --admin https://10.0.1.1:9080,https://10.0.1.2:9080 \\
+    --ca ca.pem --token-file operator.jwt")]
 pub(crate) struct Restore {
     #[command(flatten)]
     nodes: Nodes,
@@ -78,6 +80,8 @@ struct Nodes {
         default_value = "http://127.0.0.1:9080"
     )]
     admin: Vec<String>,
+    #[command(flatten)]
+    access: Access,
     /// How long to go on asking when no node has an answer.
     #[arg(long, value_name = "S", default_value = "60",
           value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -86,7 +90,9 @@ struct Nodes {
 
 impl Nodes {
     fn open(&self) -> Result<Admin> {
-        Ok(Admin::new(&self.admin, Duration::from_secs(self.patience_s))?)
+        let patience = Duration::from_secs(self.patience_s);
+        let admin = Admin::new(&self.admin, self.access.connector()?, patience)?;
+        Ok(admin.authorized(self.access.authorization()?))
     }
 }
 

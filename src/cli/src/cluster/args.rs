@@ -3,6 +3,8 @@
 use clap::{Args, Subcommand};
 use oncekey_types::{NodeId, ShardId, limits};
 
+use crate::operator::Access;
+
 /// See and change a cluster, through the admin listener of any of its nodes.
 ///
 /// A change is decided by a quorum of the cluster and goes on whoever asked for it; asking for it
@@ -16,7 +18,8 @@ Examples:
   oncekey cluster drain 2 --watch
   oncekey cluster replace 3 4
   oncekey cluster transfer 0 2
-  oncekey cluster --admin http://10.0.0.1:9080 status --json | jq .placement")]
+  oncekey cluster --admin https://10.0.0.1:9080 --ca ca.pem --token-file operator.jwt status
+  oncekey cluster status --json | jq .placement")]
 pub(crate) struct Arguments {
     /// URL of the admin listener of a node.
     #[arg(
@@ -27,6 +30,8 @@ pub(crate) struct Arguments {
         default_value = "http://127.0.0.1:9080"
     )]
     pub(crate) admin: String,
+    #[command(flatten)]
+    pub(crate) access: Access,
     /// Print what the node answers, as JSON.
     #[arg(long, global = true)]
     pub(crate) json: bool,

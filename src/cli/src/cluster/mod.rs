@@ -32,8 +32,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const CALM: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(arguments: Arguments) -> Result<()> {
-    let Arguments { admin, json, watch, command } = arguments;
-    let operator = Operator { http: Http::with_limit(LIMIT), admin, json };
+    let Arguments { admin, access, json, watch, command } = arguments;
+    let http = Http::with_limit(LIMIT).through(access.connector()?);
+    let http = http.authorized(access.authorization()?);
+    let operator = Operator { http, admin, json };
     match command {
         Command::Status => operator.status(watch).await,
         Command::Init { peers, replicas } => {

@@ -6,6 +6,8 @@ use clap::{Args, Subcommand, ValueHint};
 use oncekey_client::Preset;
 use oncekey_types::{RequestId, UserId, limits};
 
+use crate::secret::GivenToken;
+
 const ENDPOINTS: &str = "http://127.0.0.1:8701,http://127.0.0.1:8702,http://127.0.0.1:8703";
 
 /// Be a device: make keys, publish them, send and open first messages.
@@ -53,7 +55,7 @@ pub(crate) struct Device {
         hide_env_values = true,
         global = true
     )]
-    pub(super) token: Option<String>,
+    pub(super) token: Option<GivenToken>,
     /// File with the token, which something else keeps fresh; goes before --token.
     #[arg(long, value_name = "FILE", env = "ONCEKEY_TOKEN_FILE", global = true,
           value_hint = ValueHint::FilePath)]

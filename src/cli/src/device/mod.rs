@@ -20,7 +20,7 @@ mod trust;
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use oncekey_client::{ListError, TrustEvent};
 use oncekey_server::config::LogFormat;
 use oncekey_types::UserId;
@@ -62,7 +62,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
 async fn perform(arguments: &Arguments) -> Result<()> {
     let token = match (&arguments.token_file, &arguments.token) {
         (Some(file), _) => Some(Token::File(file.clone())),
-        (None, Some(text)) => Some(Token::Text(text.parse().map(Arc::new).context("the token")?)),
+        (None, Some(given)) => Some(Token::Text(Arc::new(given.token()?))),
         (None, None) => None,
     };
     let home = Home::new(&arguments.home, token);

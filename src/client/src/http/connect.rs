@@ -43,9 +43,13 @@ pub trait Dial: Send + Sync + 'static {
     fn dial(&self, address: &str) -> Dialing;
 }
 
-/// Connects for the pool.
+/// Makes the connections of a hyper client to nodes: over TCP, with TLS for `https`. For operators'
+/// tools; a device has [`AnyNode`](super::AnyNode).
 #[derive(Clone)]
-pub(super) enum Connector {
+pub struct Connector(Means);
+
+#[derive(Clone)]
+enum Means {
     Tcp {
         http: HttpConnector,
         #[cfg(feature = "tls")]
@@ -55,24 +59,46 @@ pub(super) enum Connector {
 }
 
 impl Connector {
-    /// TCP, and TLS over it for `https`.
-    pub(super) fn tcp(#[cfg(feature = "tls")] tls: Tls) -> Self {
-        let mut http = HttpConnector::new();
-        http.set_nodelay(true);
-        http.enforce_http(false);
-        Self::Tcp {
-            http,
+    /// Over `https` trusts the authorities that browsers trust.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Means::Tcp {
+            http: tcp(),
             #[cfg(feature = "tls")]
-            tls,
-        }
+            tls: Tls::public(),
+        })
     }
+
+    /// Over `https` trusts whom `tls` trusts.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(tls: Tls) -> Self {
+        Self(Means::Tcp { http: tcp(), tls })
+    }
+
+    pub(super) fn with_dial(dial: Arc<dyn Dial>) -> Self {
+        Self(Means::Other(dial))
+    }
+}
+
+impl Default for Connector {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn tcp() -> HttpConnector {
+    let mut http = HttpConnector::new();
+    http.set_nodelay(true);
+    http.enforce_http(false);
+    http
 }
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp { .. } => "Tcp",
-            Self::Other(_) => "Other",
+        f.write_str(match self.0 {
+            Means::Tcp { .. } => "Tcp",
+            Means::Other(_) => "Other",
         })
     }
 }
@@ -85,16 +111,16 @@ impl Service<Uri> for Connector {
     type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        match self {
-            Self::Tcp { http, .. } => Poll::Ready(Ok(ready!(http.poll_ready(cx))?)),
-            Self::Other(_) => Poll::Ready(Ok(())),
+        match &mut self.0 {
+            Means::Tcp { http, .. } => Poll::Ready(Ok(ready!(http.poll_ready(cx))?)),
+            Means::Other(_) => Poll::Ready(Ok(())),
         }
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        match self {
+        match &mut self.0 {
             #[cfg(feature = "tls")]
-            Self::Tcp { http, tls } if uri.scheme() == Some(&Scheme::HTTPS) => {
+            Means::Tcp { http, tls } if uri.scheme() == Some(&Scheme::HTTPS) => {
                 let (host, tls) = (uri.host().unwrap_or_default().to_owned(), tls.clone());
                 let connecting = http.call(uri);
                 Box::pin(async move {
@@ -102,11 +128,11 @@ impl Service<Uri> for Connector {
                     Ok(Stream(Box::new(TokioIo::new(stream))))
                 })
             }
-            Self::Tcp { http, .. } => {
+            Means::Tcp { http, .. } => {
                 let connecting = http.call(uri);
                 Box::pin(async move { Ok(Stream(Box::new(connecting.await?))) })
             }
-            Self::Other(dial) => {
+            Means::Other(dial) => {
                 let dialing = dial.dial(uri.authority().map_or("", |authority| authority.as_str()));
                 Box::pin(async move { Ok(Stream(Box::new(TokioIo::new(dialing.await?)))) })
             }
@@ -115,7 +141,7 @@ impl Service<Uri> for Connector {
 }
 
 /// A connection as hyper sees it.
-pub(super) struct Stream(Box<dyn Io>);
+pub struct Stream(Box<dyn Io>);
 
 trait Io: Read + Write + Send + Unpin {}
 

@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
-pub use connect::{Carrier, Dial, Dialing};
+pub use connect::{Carrier, Connector, Dial, Dialing, Stream};
 pub use endpoint::{Endpoint, EndpointError};
 pub use events::EventStream;
 pub use retry::Backoff;
@@ -36,7 +36,7 @@ pub use retry::Backoff;
 pub use tls::{Tls, TlsError};
 pub use token::{Token, TokenError, TokenFile, TokenFuture, TokenSource};
 
-use self::{connect::Connector, epochs::Epochs, leaders::Leaders, pool::Pool, token::Tokens};
+use self::{epochs::Epochs, leaders::Leaders, pool::Pool, token::Tokens};
 use crate::transport::{
     Answer, Attempt, AttemptFailure, Attempts, Call, CallError, Credentials, Route, Transport,
     Verdict,
@@ -124,24 +124,20 @@ impl AnyNode {
     /// trust.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        #[cfg(feature = "tls")]
-        let connector = Connector::tcp(Tls::public());
-        #[cfg(not(feature = "tls"))]
-        let connector = Connector::tcp();
-        Self::over(config, connector)
+        Self::over(config, Connector::new())
     }
 
     /// A client with connections of its own that over `https` trusts whom `tls` trusts.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn with_tls(config: Config, tls: Tls) -> Self {
-        Self::over(config, Connector::tcp(tls))
+        Self::over(config, Connector::with_tls(tls))
     }
 
     /// A client whose connections `dial` makes.
     #[must_use]
     pub fn with_dial(config: Config, dial: Arc<dyn Dial>) -> Self {
-        Self::over(config, Connector::Other(dial))
+        Self::over(config, Connector::with_dial(dial))
     }
 
     fn over(config: Config, connector: Connector) -> Self {

@@ -21,7 +21,6 @@ use hyper_util::{
 use oncekey_api::{event::EVENT_STREAM, header};
 use oncekey_types::{LogIndex, ShardId, limits};
 use serde::de::{DeserializeOwned, IgnoredAny};
-use zeroize::Zeroizing;
 
 use super::{Asker, Endpoint, connect::Connector};
 use crate::transport::{AttemptFailure, Call, Credentials, Method, Route, decode};
@@ -121,8 +120,7 @@ pub(super) fn request(
     match asker {
         Asker::Name(caller) => drop(headers.insert(header::CALLER, value(caller.as_str())?)),
         Asker::Token(token) => {
-            let mut bearer = value(&Zeroizing::new(format!("Bearer {}", token.as_str())))?;
-            bearer.set_sensitive(true);
+            let bearer = token.bearer().map_err(|_| AttemptFailure::Connect)?;
             headers.insert(AUTHORIZATION, bearer);
         }
         Asker::Nobody => {}

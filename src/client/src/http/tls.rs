@@ -8,10 +8,15 @@
 use std::{fmt, io, sync::Arc};
 
 use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore,
+    SignatureScheme, WantsVerifier,
+    client::{
+        WantsClientCert,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{WebPkiSupportedAlgorithms, ring, verify_tls13_signature},
     pki_types::{
-        CertificateDer, ServerName,
+        CertificateDer, ServerName, UnixTime,
         pem::{self, PemObject as _},
     },
     version::TLS13,
@@ -58,15 +63,25 @@ impl Tls {
         Ok(Self::trusting(roots))
     }
 
+    /// Trusts whoever shows the first certificate in `pem`, whatever it is called there: for a program
+    /// that has the node's own files.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::Pem`].
+    pub fn pinned(pem: &[u8]) -> Result<Self, TlsError> {
+        let certificate = CertificateDer::from_pem_slice(pem).map_err(TlsError::Pem)?;
+        let algorithms = ring::default_provider().signature_verification_algorithms;
+        let only = Arc::new(Only { certificate, algorithms });
+        Ok(Self::of(builder().dangerous().with_custom_certificate_verifier(only)))
+    }
+
     fn trusting(roots: RootCertStore) -> Self {
-        let provider = Arc::new(ring::default_provider());
-        #[expect(clippy::expect_used, reason = "ring has everything that TLS 1.3 asks for")]
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])
-            .expect("ring supports TLS 1.3")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Self(Arc::new(config))
+        Self::of(builder().with_root_certificates(roots))
+    }
+
+    fn of(builder: ConfigBuilder<ClientConfig, WantsClientCert>) -> Self {
+        Self(Arc::new(builder.with_no_client_auth()))
     }
 
     /// Goes on over `stream` with the node that `host` names.
@@ -81,6 +96,60 @@ impl Tls {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         TlsConnector::from(Arc::clone(&self.0)).connect(name, stream).await
+    }
+}
+
+fn builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    let provider = Arc::new(ring::default_provider());
+    #[expect(clippy::expect_used, reason = "ring has everything that TLS 1.3 asks for")]
+    ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .expect("ring supports TLS 1.3")
+}
+
+/// Takes one certificate and no other.
+#[derive(Debug)]
+struct Only {
+    certificate: CertificateDer<'static>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Only {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if *shown == self.certificate {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(CertificateError::UnknownIssuer.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.3 was agreed on".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        shown: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, shown, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
     }
 }
 
@@ -147,6 +216,16 @@ mod tests {
         assert!(!greets(&tls, "127.0.0.1", &shown).await);
         assert!(!greets(&tls, "node.example", &certificate()).await);
         assert!(!greets(&Tls::public(), "node.example", &shown).await);
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_is_pinned_is_taken_under_any_name_and_no_other_is() {
+        let shown = certificate();
+        let tls = Tls::pinned(shown.cert.pem().as_bytes()).unwrap();
+        assert!(greets(&tls, "node.example", &shown).await);
+        assert!(greets(&tls, "127.0.0.1", &shown).await);
+        assert!(!greets(&tls, "node.example", &certificate()).await);
+        assert!(Tls::pinned(b"hello").is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 use std::{fmt, fs, future::Future, path::PathBuf, pin::Pin, str::FromStr, sync::Arc};
 
+use hyper::header::{HeaderValue, InvalidHeaderValue};
 use oncekey_types::limits;
 use zeroize::Zeroizing;
 
@@ -48,8 +49,17 @@ pub trait TokenSource: Send + Sync + 'static {
 pub struct TokenFile(pub PathBuf);
 
 impl Token {
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
+    /// The value of the header `authorization` that shows it; marked as sensitive, so that it is not
+    /// printed.
+    ///
+    /// # Errors
+    ///
+    /// None: a token has no character that a header cannot have.
+    pub fn bearer(&self) -> Result<HeaderValue, InvalidHeaderValue> {
+        let text = Zeroizing::new(format!("Bearer {}", self.0.as_str()));
+        let mut value = HeaderValue::from_str(&text)?;
+        value.set_sensitive(true);
+        Ok(value)
     }
 }
 
@@ -126,7 +136,8 @@ mod tests {
         assert!(matches!(error, TokenError::File { .. }), "{error}");
         for text in ["first\n", "second"] {
             fs::write(&path, text).unwrap();
-            assert_eq!(source.token().await.unwrap().as_str(), text.trim());
+            let bearer = source.token().await.unwrap().bearer().unwrap();
+            assert_eq!(bearer, format!("Bearer {}", text.trim()));
         }
         fs::write(&path, "two words").unwrap();
         assert_eq!(source.token().await.unwrap_err(), TokenError::Form);
@@ -136,7 +147,8 @@ mod tests {
     async fn a_closure_is_a_source_and_nothing_prints_a_token() {
         let source = || async { Ok(Arc::new("abc.def.ghi".parse::<Token>()?)) };
         let token = TokenSource::token(&source).await.unwrap();
-        assert_eq!(token.as_str(), "abc.def.ghi");
+        let bearer = token.bearer().unwrap();
+        assert!(bearer == "Bearer abc.def.ghi" && bearer.is_sensitive());
         let tokens = Tokens(Arc::new(token.clone()));
         assert_eq!(format!("{token:?} {tokens:?}"), "Token(..) Tokens(..)");
     }
