@@ -1,13 +1,13 @@
 //! Who asks, and what they may do.
 //!
-//! Guarantees: a handler that acts for a device holds a [`DeviceAuthority`], and only an
-//! [`Authenticator`] makes one; a handler that dispenses holds a [`Caller`]. A token or a signature
+//! Guarantees: a handler that acts for a device holds a `DeviceAuthority`, and only an
+//! `Authenticator` makes one; a handler that dispenses holds a `Caller`. A token or a signature
 //! never gets into a log.
 //!
 //! Leaves out: policy beyond the contract of `docs/authentication.md`; limits, which are the state
 //! machine's and the edge's.
 //!
-//! [`Proven`] wants tokens and signatures, `Open` believes every request and is for one machine
+//! `Proven` wants tokens and signatures, `Open` believes every request and is for one machine
 //! alone. Below them: `tokens` (whom the operator's account system vouches for) and `signature`
 //! (what a device signed).
 
