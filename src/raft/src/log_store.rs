@@ -103,6 +103,27 @@ impl LogStore {
         self.positions.lock().purged
     }
 
+    /// Cuts off what a state that reflects `applied` shows to be wrong: another entry in its place, and
+    /// all behind that, were never committed. So it is when the state came from another node.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the log.
+    pub(crate) async fn give_way_to(&mut self, applied: LogId) -> Result<(), io::Error> {
+        let (purged, index) = (self.purged(), applied.index);
+        if purged >= Some(applied) || self.last().is_none_or(|last| last.index < index) {
+            return Ok(());
+        }
+        let kept = |index| purged.is_none_or(|purged| purged.index < index);
+        let from = index.checked_sub(1).filter(|before| kept(*before)).unwrap_or(index);
+        let entries = self.read(from..index + 1, usize::MAX)?;
+        match entries.as_slice() {
+            [.., at] if at.log_id == applied => Ok(()),
+            [before, _] => self.truncate_after(Some(before.log_id)).await,
+            _ => self.truncate_after(purged).await,
+        }
+    }
+
     fn read(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<Entry>, io::Error> {
         let records = self
             .wal
@@ -265,6 +286,7 @@ mod tests {
         disk::{SimDisk, Tear},
         wal::WalOptions,
     };
+    use openraft::{EntryPayload, vote::leader_id_adv::LeaderId};
     use tokio_test::{assert_pending, assert_ready, task};
 
     use super::*;
@@ -335,5 +357,44 @@ mod tests {
         assert_pending!(saving.poll());
         let (_, mut after) = open(&disk);
         assert_eq!(assert_ready!(task::spawn(after.read_vote()).poll()).unwrap(), None);
+    }
+
+    fn id(term: u64, index: u64) -> LogId {
+        LogId::new(LeaderId { term, node_id: 1 }, index)
+    }
+
+    /// A log with an entry for each term, from index 0.
+    async fn of(terms: &[u64]) -> (Wal, LogStore) {
+        let (wal, mut store) = open(&SimDisk::new());
+        let entries = terms.iter().zip(0..);
+        let entries = entries
+            .map(|(term, index)| Entry { log_id: id(*term, index), payload: EntryPayload::Blank });
+        store.append(entries, IOFlushed::noop()).await.unwrap();
+        let _ = wal.work();
+        (wal, store)
+    }
+
+    #[tokio::test]
+    async fn entries_that_the_state_shows_to_be_wrong_are_cut_off_and_no_others() {
+        for (terms, applied, left) in [
+            (&[1, 1, 2, 2][..], id(2, 2), Some(id(2, 3))),
+            (&[1, 1, 2, 2], id(3, 2), Some(id(1, 1))),
+            (&[1, 1, 2, 2], id(3, 3), Some(id(2, 2))),
+            (&[1, 1, 2, 2], id(3, 0), None),
+            (&[1, 1, 2, 2], id(3, 9), Some(id(2, 3))),
+            (&[], id(3, 2), None),
+        ] {
+            let (wal, mut store) = of(terms).await;
+            store.give_way_to(applied).await.unwrap();
+            let _ = wal.work();
+            assert_eq!(store.last(), left, "{terms:?}, {applied}");
+            let kept = store.try_get_log_entries(..).await.unwrap();
+            assert_eq!(kept.last().map(|entry| entry.log_id), left, "{terms:?}, {applied}");
+        }
+        let (wal, mut store) = of(&[1, 1, 2, 2]).await;
+        store.purge(id(1, 1)).await.unwrap();
+        store.give_way_to(id(3, 2)).await.unwrap();
+        let _ = wal.work();
+        assert_eq!(store.last(), Some(id(1, 1)), "what was purged is in the state");
     }
 }

@@ -277,7 +277,12 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf>, io::Error> {
-        Ok(self.header.applied.is_some().then(|| snapshot_of(&self.header, &self.space)))
+        // openraft purges the log up to whatever it is given here, also when it has just applied a log
+        // anew at a start and nothing of that is on disk.
+        match self.header.applied {
+            None => Ok(None),
+            Some(_) => self.get_snapshot_builder().await.build_snapshot().await.map(Some),
+        }
     }
 }
 
@@ -317,5 +322,40 @@ fn snapshot_of(header: &StateHeader, space: &ShardSpace) -> SnapshotOf {
             last_membership: header.membership.clone(),
         },
         snapshot: ShardSnapshot::Current(space.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oncekey_storage::state::{EngineOptions, MemoryState};
+    use oncekey_types::ShardId;
+    use openraft::vote::leader_id_adv::LeaderId;
+
+    use super::*;
+    use crate::measures::NodeMeasures;
+
+    fn open(state: &MemoryState) -> Machine {
+        let engine = StateEngine::in_memory(state, &EngineOptions::default()).unwrap();
+        let space = engine.shard(ShardId(0)).unwrap();
+        let (faults, rules) =
+            (FaultSink::default(), Rules::Shard(Watchers::default(), Arc::default()));
+        let measures = Arc::new(ShardMeasures::new(Arc::new(NodeMeasures::new())));
+        Machine::open(engine, space, Blocking::Threads, faults, measures, rules).unwrap()
+    }
+
+    /// openraft asks for one when it has applied its log anew, and purges up to it.
+    #[tokio::test]
+    async fn what_is_called_a_snapshot_survives_a_power_cut() {
+        let state = MemoryState::new();
+        let mut machine = open(&state);
+        assert!(machine.get_current_snapshot().await.unwrap().is_none(), "there is no state yet");
+        let applied = LogId::new(LeaderId { term: 3, node_id: 1 }, 7);
+        machine.header.applied = Some(applied);
+        let header = encode_header(&machine.header).unwrap();
+        machine.space.commit([], &header).unwrap();
+        let snapshot = machine.get_current_snapshot().await.unwrap().unwrap();
+        assert_eq!(snapshot.meta.last_log_id, Some(applied));
+        state.power_cut(0);
+        assert_eq!(open(&state).header.applied, Some(applied));
     }
 }

@@ -101,7 +101,7 @@ impl Ground<'_> {
         let space = disk.engine.shard(id).map_err(|error| failed(&error))?;
         let number = GroupId(id.0.into());
         let recovered = disk.recovery.groups.get(&number);
-        let log = LogStore::new(number, disk.wal.clone(), recovered, faults.clone())
+        let mut log = LogStore::new(number, disk.wal.clone(), recovered, faults.clone())
             .map_err(|error| failed(&error))?;
         let header = read_header(&space).map_err(|error| failed(&*error))?;
         for (node, member) in header.membership.nodes() {
@@ -112,6 +112,10 @@ impl Ground<'_> {
             transfer::restore(pool, blocking, faults, id, &space, log.purged())
                 .await
                 .map_err(|fault| failed(&fault))?;
+        }
+        let header = read_header(&space).map_err(|error| failed(&*error))?;
+        if let Some(applied) = header.applied {
+            log.give_way_to(applied).await.map_err(|error| failed(&error))?;
         }
         let (engine, blocking) = (disk.engine.clone(), blocking.clone());
         let measures = Arc::new(ShardMeasures::new(Arc::clone(self.measures)));

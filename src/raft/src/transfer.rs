@@ -177,6 +177,7 @@ pub(crate) async fn restore(
     };
     tracing::warn!(
         %shard,
+        purged = purged.map(|purged| purged.index),
         "the state on disk is older than the log, which has been purged since: throwing it away \
          and fetching a snapshot from another node"
     );
