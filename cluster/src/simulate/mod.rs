@@ -29,4 +29,4 @@ pub const FAULTS: [&str; 12] = [
 ];
 
 /// What nodes log when they do what is seldom needed; each must have been reached.
-pub const REACHED: [&str; 3] = ["campaigning", "member replaced", "snapshot fetched"];
+pub const REACHED: [&str; 3] = ["campaigning", "the voters have changed", "snapshot fetched"];
