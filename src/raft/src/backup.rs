@@ -4,9 +4,9 @@
 //! it is of one moment, whatever is applied while it is read. Memory is bounded, whatever the size
 //! of the shard. Leaves out: one moment for all shards; a user belongs to one.
 
-use std::sync::Arc;
+use std::{error::Error, iter, sync::Arc};
 
-use oncekey_storage::state::ShardView;
+use oncekey_storage::state::{EngineError, ShardView};
 use oncekey_store::snapshot::{Content, Writer};
 use oncekey_types::{LogIndex, ShardId};
 use tokio::time::{Instant, timeout_at};
@@ -35,6 +35,14 @@ pub enum BackupError {
         /// The shard.
         shard: ShardId,
     },
+    /// So much was written while it was read that the engine could not hold it still.
+    #[error(
+        "shard {shard} has changed too much while it was read; try again, or with another node"
+    )]
+    Overtaken {
+        /// The shard.
+        shard: ShardId,
+    },
     /// The shard's leader did not answer.
     #[error(transparent)]
     Unanswered(#[from] SubmitError),
@@ -59,10 +67,13 @@ impl ShardBackup {
     ///
     /// # Errors
     ///
-    /// A [`Fault`] when the disk cannot tell; the node stops.
-    pub fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+    /// [`BackupError::Overtaken`]; or a fault, when the disk cannot tell; the node stops.
+    pub fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, BackupError> {
         let chunk = self.writer.next_chunk(&Records(&self.view));
-        chunk.map_err(|error| self.shard.fault(&error))
+        chunk.map_err(|error| match is_view_lost(&error) {
+            true => BackupError::Overtaken { shard: self.shard.id() },
+            false => SubmitError::Fault(self.shard.fault(&error)).into(),
+        })
     }
 }
 
@@ -86,6 +97,12 @@ pub(crate) async fn begin(
     // It fails only when the runtime ends.
     let opened = opened.map_err(|_| SubmitError::ShuttingDown)?;
     Ok(opened.map_err(SubmitError::Fault)?)
+}
+
+/// Whether `error` comes from a view that was lost.
+fn is_view_lost(error: &(dyn Error + 'static)) -> bool {
+    let mut causes = iter::successors(Some(error), |error| (**error).source());
+    causes.any(|cause| matches!(cause.downcast_ref(), Some(EngineError::ViewLost)))
 }
 
 fn open(shard: Arc<Shard>) -> Result<ShardBackup, Fault> {

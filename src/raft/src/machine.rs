@@ -14,7 +14,7 @@ use std::{io, sync::Arc};
 use futures_util::{Stream, TryStreamExt};
 use oncekey_storage::{
     failpoint,
-    state::{EngineError, ShardReader, ShardSpace, ShardView, StateEngine},
+    state::{EngineError, ShardReader, ShardSpace, ShardView},
 };
 use oncekey_store::{
     codec::entry,
@@ -78,7 +78,6 @@ pub(crate) enum Rules {
 
 /// The state machine of one group, as openraft drives it.
 pub(crate) struct Machine {
-    engine: StateEngine,
     space: ShardSpace,
     header: StateHeader,
     /// The last flush that was begun; one at a time.
@@ -94,7 +93,6 @@ pub(crate) struct Machine {
 impl Machine {
     /// The machine over `space`, as it was committed last.
     pub(crate) fn open(
-        engine: StateEngine,
         space: ShardSpace,
         blocking: Blocking,
         faults: FaultSink,
@@ -103,17 +101,8 @@ impl Machine {
     ) -> Result<Self, io::Error> {
         let header = read_header(&space).map_err(|error| faults.raise_io(&*error))?;
         let is_noted = false;
-        let mut machine = Self {
-            engine,
-            space,
-            header,
-            flush: None,
-            blocking,
-            faults,
-            measures,
-            rules,
-            is_noted,
-        };
+        let mut machine =
+            Self { space, header, flush: None, blocking, faults, measures, rules, is_noted };
         machine.tell_all().map_err(|error| machine.faults.raise_io(&*error))?;
         Ok(machine)
     }
@@ -183,12 +172,7 @@ impl Machine {
         }
         self.header.applied = Some(entry.log_id);
         let header = encode_header(&self.header)?;
-        if self.engine.views_block_commits() {
-            // The view may be that of a peer pulling a snapshot, which this thread must not starve.
-            tokio::task::block_in_place(|| self.space.commit(changes, &header))?;
-        } else {
-            self.space.commit(changes, &header)?;
-        }
+        self.space.commit(changes, &header)?;
         let ended = Instant::now();
         self.measures.node.apply.note_duration(ended - began);
         if mine {
@@ -327,7 +311,7 @@ fn snapshot_of(header: &StateHeader, space: &ShardSpace) -> SnapshotOf {
 
 #[cfg(test)]
 mod tests {
-    use oncekey_storage::state::{EngineOptions, MemoryState};
+    use oncekey_storage::state::{EngineOptions, MemoryState, StateEngine};
     use oncekey_types::ShardId;
     use openraft::vote::leader_id_adv::LeaderId;
 
@@ -340,7 +324,7 @@ mod tests {
         let (faults, rules) =
             (FaultSink::default(), Rules::Shard(Watchers::default(), Arc::default()));
         let measures = Arc::new(ShardMeasures::new(Arc::new(NodeMeasures::new())));
-        Machine::open(engine, space, Blocking::Threads, faults, measures, rules).unwrap()
+        Machine::open(space, Blocking::Threads, faults, measures, rules).unwrap()
     }
 
     /// openraft asks for one when it has applied its log anew, and purges up to it.

@@ -117,12 +117,11 @@ impl Ground<'_> {
         if let Some(applied) = header.applied {
             log.give_way_to(applied).await.map_err(|error| failed(&error))?;
         }
-        let (engine, blocking) = (disk.engine.clone(), blocking.clone());
+        let blocking = blocking.clone();
         let measures = Arc::new(ShardMeasures::new(Arc::clone(self.measures)));
         let counted = Arc::clone(&measures);
-        let machine =
-            Machine::open(engine, space.clone(), blocking, faults.clone(), counted, rules)
-                .map_err(|error| failed(&error))?;
+        let machine = Machine::open(space.clone(), blocking, faults.clone(), counted, rules)
+            .map_err(|error| failed(&error))?;
         let network = NetworkFactory { shard: id, pool: Arc::clone(pool) };
         let raft: Raft = openraft::Raft::new(
             config.node.0,

@@ -43,8 +43,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
         let measures = Arc::new(ShardMeasures::new(Arc::new(NodeMeasures::new())));
         let rules = Rules::Shard(Watchers::default(), Arc::default());
         let space = engine.shard(ShardId(0)).unwrap();
-        let machine =
-            Machine::open(engine, space, Blocking::Threads, faults, measures, rules).unwrap();
+        let machine = Machine::open(space, Blocking::Threads, faults, measures, rules).unwrap();
         Ok((dir, log, machine))
     }
 }

@@ -22,9 +22,6 @@ pub(super) trait Engine: Reader + Send + Sync {
     /// Makes everything applied before the call durable.
     fn checkpoint(&self) -> Result<(), EngineError>;
 
-    /// Whether [`snapshot`](Self::snapshot) gives one.
-    fn has_snapshots(&self) -> bool;
-
     /// The database as of now; `None` when the engine cannot do that.
     fn snapshot(&self) -> Option<Box<dyn Reader + Send + Sync>>;
 

@@ -62,10 +62,6 @@ impl Engine for Fjall {
         self.database.persist(PersistMode::SyncAll).map_err(fault("syncing"))
     }
 
-    fn has_snapshots(&self) -> bool {
-        true
-    }
-
     fn snapshot(&self) -> Option<Box<dyn Reader + Send + Sync>> {
         let snapshot = self.database.snapshot();
         Some(Box::new(FjallSnapshot { snapshot, records: self.records.clone() }))

@@ -123,10 +123,6 @@ impl Engine for Memory {
         Ok(())
     }
 
-    fn has_snapshots(&self) -> bool {
-        true
-    }
-
     fn snapshot(&self) -> Option<Box<dyn Reader + Send + Sync>> {
         let records = Arc::clone(&self.device().ok()?.visible);
         Some(Box::new(Snapshot(records)))

@@ -25,6 +25,7 @@ mod shard;
 mod sled;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -38,7 +39,8 @@ use self::cache::RecordCache;
 use self::engine::Engine;
 pub use self::memory::MemoryState;
 use self::shard::Shard;
-pub use self::shard::{ShardReader, ShardSpace, ShardView, Staging};
+pub use self::shard::{ShardReader, ShardSpace, Staging};
+pub use self::view::ShardView;
 use crate::measure::Histogram;
 
 /// Version of the layout of keys, pointers and headers.
@@ -58,8 +60,8 @@ pub enum EngineKind {
     /// files; even then no schedule of syncs makes it safe, because it reuses space on the strength
     /// of its own flush. After a power cut it may come up with less than a checkpoint promised, or
     /// empty; the node then fetches a snapshot. It has no snapshots of its own: while a
-    /// [`ShardView`] lives, commits of its shard gather in memory and then wait. Open one sled at a time in a process: two
-    /// can deadlock in its flush.
+    /// [`ShardView`] lives, a flush of its shard first reads what it replaces and keeps that in memory.
+    /// Open one sled at a time in a process: two can deadlock in its flush.
     #[cfg(feature = "sled")]
     Sled,
 }
@@ -114,7 +116,8 @@ impl Default for EngineOptions {
     }
 }
 
-/// A local fault of the engine. The node must stop; the state can be built anew.
+/// A local fault of the engine, unless it says otherwise. The node must stop; the state can be built
+/// anew.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -160,6 +163,10 @@ pub enum EngineError {
     /// The fault was told to whoever flushed before.
     #[error("an earlier flush of the state failed")]
     FlushFailed,
+    /// The view was open for too long over an engine without snapshots. No fault: a new view can be
+    /// opened.
+    #[error("too much has changed beneath a view of the state")]
+    ViewLost,
     /// A record of this layer cannot be read.
     #[error("the state is damaged: {what}")]
     Damaged {
@@ -252,12 +259,6 @@ impl StateEngine {
         // what is found here, so it has to survive a power cut.
         engine.checkpoint()?;
         Ok(Self { engine, cache, times: Arc::new(StateTimes::new()), shards: Arc::default() })
-    }
-
-    /// Whether a commit of a shard may have to wait until no [`ShardView`] of it is left.
-    #[must_use]
-    pub fn views_block_commits(&self) -> bool {
-        !self.engine.has_snapshots()
     }
 
     /// The space of one shard. The first call for a shard removes what an interrupted snapshot left

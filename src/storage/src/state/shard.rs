@@ -12,9 +12,7 @@
 //! with every commit; so the cache never holds what is out of date.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{
-    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use oncekey_planted::{self as planted, Bug};
@@ -22,8 +20,9 @@ use oncekey_types::ShardId;
 
 use super::buffer::{BUFFER_MAX_BYTES, Buffer, FLUSH_BYTES};
 use super::cache::{Place, RecordCache};
-use super::engine::{Engine, Reader};
+use super::engine::Engine;
 use super::key::{self, Generation};
+use super::view::{ShardView, Views};
 use super::{Change, EngineError, Record, StateTimes, checkpoint};
 
 /// Records removed in one batch when a generation is given up.
@@ -62,9 +61,7 @@ impl ShardSpace {
     /// Applies the changes, at most one per key, and replaces the header, all or nothing. They are
     /// in memory until the next flush, and durable with the next checkpoint.
     ///
-    /// When much has been gathered and the engine does not keep up, it waits for the engine. With
-    /// sled that includes waiting until no [`ShardView`] of the shard is left, so the thread that
-    /// holds one must not commit.
+    /// When much has been gathered and the engine does not keep up, it waits for the engine.
     ///
     /// # Errors
     ///
@@ -79,7 +76,7 @@ impl ShardSpace {
             shard.flush()?;
         }
         let mut current = shard.current_mut();
-        let Current { generation, buffer } = &mut *current;
+        let Current { generation, buffer, .. } = &mut *current;
         let place = Place { shard: shard.id, generation: *generation };
         for (key, value) in changes {
             if !planted::is(Bug::CacheOutOfDate) {
@@ -120,8 +117,7 @@ impl ShardSpace {
         checkpoint(&*self.shard.engine, &self.shard.times)
     }
 
-    /// The state as of now. Commits go on beside it; with sled they cannot be flushed until it is
-    /// dropped.
+    /// The state as of now. Commits and flushes go on beside it.
     ///
     /// # Errors
     ///
@@ -130,13 +126,8 @@ impl ShardSpace {
         let shard = &self.shard;
         let flushing = shard.flushing();
         shard.flush_alone(&flushing)?;
-        let pass = shard.gate.pass();
         let generation = shard.current().generation;
-        let (source, pass) = match shard.engine.snapshot() {
-            Some(snapshot) => (Source::Snapshot(snapshot), None),
-            None => (Source::Live(shard.engine.clone()), Some(pass)),
-        };
-        Ok(ShardView { id: shard.id, generation, source, _pass: pass })
+        Ok(ShardView::new(&shard.engine, &shard.views, shard.id, generation))
     }
 
     /// Begins a new generation, beside the current one.
@@ -190,63 +181,6 @@ impl ShardReader<'_> {
     }
 }
 
-/// The state of a shard at one moment.
-pub struct ShardView {
-    id: ShardId,
-    generation: Generation,
-    source: Source,
-    _pass: Option<Pass>,
-}
-
-enum Source {
-    Snapshot(Box<dyn Reader + Send + Sync>),
-    /// Kept still by the pass.
-    Live(Arc<dyn Engine>),
-}
-
-impl Source {
-    fn reader(&self) -> &dyn Reader {
-        match self {
-            Self::Snapshot(snapshot) => &**snapshot,
-            Self::Live(engine) => &**engine,
-        }
-    }
-}
-
-impl ShardView {
-    /// The header at that moment.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine, as for all functions here.
-    pub fn header(&self) -> Result<Option<Vec<u8>>, EngineError> {
-        self.source.reader().get(&key::header(self.id))
-    }
-
-    /// The value of a key at that moment.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        self.source.reader().get(&key::record(self.id, self.generation, key))
-    }
-
-    /// The first `limit` records at that moment with `from <= key`, and `key < to` if it is given.
-    ///
-    /// # Errors
-    ///
-    /// Any fault of the engine.
-    pub fn range(
-        &self,
-        from: &[u8],
-        to: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Record>, EngineError> {
-        range(self.source.reader(), self.id, self.generation, from, to, limit)
-    }
-}
-
 /// A new generation of a shard's records that is not current yet. Dropped, it is discarded.
 pub struct Staging {
     shard: Arc<Shard>,
@@ -269,7 +203,8 @@ impl Staging {
     }
 
     /// Makes these records the shard's state, with this header, durably and in one step. The
-    /// generation before is removed then, which takes time in proportion to its size.
+    /// generation before is removed then, or with the next one while a view reads it, which takes
+    /// time in proportion to its size.
     ///
     /// # Errors
     ///
@@ -309,16 +244,18 @@ pub(super) struct Shard {
     next_generation: AtomicU32,
     /// Held by whoever hands commits to the engine or changes the generation. Locked first.
     flushing: Mutex<()>,
-    /// Keeps the engine still for a view, if it needs that. Locked second.
-    gate: Arc<Gate>,
-    /// Locked last, and not while the engine writes a flush.
+    /// Locked second, and not while the engine writes a flush.
     current: RwLock<Current>,
+    /// Through which the current generation is written. Locked last.
+    views: Arc<Views>,
 }
 
 /// What readers see.
 struct Current {
     generation: Generation,
     buffer: Buffer,
+    /// Generations before it whose records are still there.
+    outdated: Vec<Generation>,
 }
 
 impl Shard {
@@ -349,8 +286,8 @@ impl Shard {
             id,
             next_generation: AtomicU32::new(generation.0 + 1),
             flushing: Mutex::default(),
-            gate: Arc::default(),
-            current: RwLock::new(Current { generation, buffer }),
+            current: RwLock::new(Current { generation, buffer, outdated: Vec::new() }),
+            views: Arc::default(),
         };
         if generation > Generation::FIRST {
             shard.remove(Generation::FIRST, Generation(generation.0 - 1))?;
@@ -402,32 +339,35 @@ impl Shard {
             .into_iter()
             .map(|(key, value)| (key::record(self.id, generation, key), value.as_deref()));
         let header = (key::header(self.id), Some(&flush.header[..]));
-        {
-            let _writer = self.gate.write();
-            let began = Instant::now();
-            self.engine.apply(&mut changes.chain([header]))?;
-            self.times.flush.note_since(began);
-        }
+        let began = Instant::now();
+        self.views.apply(&*self.engine, &mut changes.chain([header]))?;
+        self.times.flush.note_since(began);
         self.current_mut().buffer.end_flush();
         Ok(())
     }
 
-    /// Makes `next` current, durably, then removes what was current before.
+    /// Makes `next` current, durably, then removes what was current before, unless it is read.
     fn switch(&self, next: Generation, header: Option<&[u8]>) -> Result<(), EngineError> {
-        let before = {
+        {
             let _flushing = self.flushing();
-            let _writer = self.gate.write();
             let mut current = self.current_mut();
             let pointer = next.0.to_be_bytes();
-            self.engine.apply(
+            self.views.apply(
+                &*self.engine,
                 &mut [(key::pointer(self.id), Some(&pointer[..])), (key::header(self.id), header)]
                     .into_iter(),
             )?;
             current.buffer = Buffer::new(header.map(<[u8]>::to_vec));
-            std::mem::replace(&mut current.generation, next)
-        };
+            let before = std::mem::replace(&mut current.generation, next);
+            current.outdated.push(before);
+        }
         checkpoint(&*self.engine, &self.times)?;
-        self.remove(before, before)
+        // A view may still read it: then it goes after the next switch, or at the next opening.
+        if self.views.is_empty() {
+            let outdated = std::mem::take(&mut self.current_mut().outdated);
+            outdated.into_iter().try_for_each(|generation| self.remove(generation, generation))?;
+        }
+        Ok(())
     }
 
     /// Removes all records of the generations from `first` to `last`.
@@ -444,55 +384,5 @@ impl Shard {
             from.push(0);
             self.engine.apply(&mut records.into_iter().map(|(key, _)| (key, None)))?;
         }
-    }
-}
-
-fn range(
-    reader: &dyn Reader,
-    id: ShardId,
-    generation: Generation,
-    from: &[u8],
-    to: Option<&[u8]>,
-    limit: usize,
-) -> Result<Vec<Record>, EngineError> {
-    let from = key::record(id, generation, from);
-    let to = to.map_or_else(|| key::end(id, generation), |to| key::record(id, generation, to));
-    if from >= to {
-        return Ok(Vec::new());
-    }
-    let records = reader.range(&from, &to, limit)?;
-    Ok(records.into_iter().map(|(key, value)| (key::strip(key), value)).collect())
-}
-
-/// Lets one writer in at a time, and none while a pass is out.
-#[derive(Default)]
-struct Gate {
-    passes: Mutex<usize>,
-    returned: Condvar,
-}
-
-/// Keeps writers out while it lives.
-struct Pass {
-    gate: Arc<Gate>,
-}
-
-impl Gate {
-    fn write(&self) -> MutexGuard<'_, usize> {
-        let passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
-        self.returned
-            .wait_while(passes, |passes| *passes > 0)
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn pass(self: &Arc<Self>) -> Pass {
-        *self.passes.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        Pass { gate: self.clone() }
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        *self.gate.passes.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.gate.returned.notify_all();
     }
 }

@@ -80,10 +80,6 @@ impl Engine for Sled {
         sync_files(&self.dir).map_err(|source| EngineError::Io { path: self.dir.clone(), source })
     }
 
-    fn has_snapshots(&self) -> bool {
-        false
-    }
-
     fn snapshot(&self) -> Option<Box<dyn Reader + Send + Sync>> {
         None
     }
