@@ -76,6 +76,10 @@ bugs! {
     TruncationNotWritten = "truncation-not-written",
     /// A checkpoint does nothing, so the log is purged ahead of the state.
     PurgeTooEarly = "purge-too-early",
+    /// What a node that starts calls a snapshot is not on disk.
+    SnapshotNotDurable = "snapshot-not-durable",
+    /// A log keeps entries that were never committed in the places of those in the state.
+    LogKeepsItsPlace = "log-keeps-its-place",
     /// Records that were removed stay in the engine.
     RemovalsNotFlushed = "removals-not-flushed",
     /// A flush leaves one record out.
@@ -86,6 +90,8 @@ bugs! {
     SegmentNamedTooEarly = "segment-named-too-early",
     /// A leader reads without asking whether it still leads.
     StaleRead = "stale-read",
+    /// A leader confirms itself by acknowledgements from before it was asked.
+    OldAcknowledgement = "old-acknowledgement",
     /// A leader takes some followers' word for entries that it has not sent.
     FalseQuorum = "false-quorum",
     /// The answers of an entry go to each other's callers.

@@ -12,6 +12,7 @@
 use std::{io, sync::Arc};
 
 use futures_util::{Stream, TryStreamExt};
+use oncekey_planted::{self as planted, Bug};
 use oncekey_storage::{
     failpoint,
     state::{EngineError, ShardReader, ShardSpace, ShardView},
@@ -265,6 +266,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
         // anew at a start and nothing of that is on disk.
         match self.header.applied {
             None => Ok(None),
+            Some(_) if planted::is(Bug::SnapshotNotDurable) => {
+                Ok(Some(snapshot_of(&self.header, &self.space)))
+            }
             Some(_) => self.get_snapshot_builder().await.build_snapshot().await.map(Some),
         }
     }

@@ -6,11 +6,17 @@
     reason = "helpers of tests fail by panicking, as tests do"
 )]
 
+mod asleep;
 mod guard;
 mod membership;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
+use futures_util::future::join_all;
 use oncekey_raft::{
     EngineKind, Environment, Location, Member, Node, NodeConfig, Protocols, Standing, StartError,
     SubmitError, Timing,
@@ -36,6 +42,7 @@ use tokio::{
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const KEYS: u32 = 100;
+const SHARDS: u16 = 2;
 
 struct Cluster {
     dir: TempDir,
@@ -51,6 +58,16 @@ impl Cluster {
     }
 
     async fn of(nodes: u64, log_entries_max: u64) -> Self {
+        let mut cluster = Self::planned(nodes, log_entries_max);
+        for id in 1..=nodes {
+            cluster.start_node(NodeId(id)).await.unwrap();
+        }
+        cluster.formed().await;
+        cluster
+    }
+
+    /// Nodes that have not been started.
+    fn planned(nodes: u64, log_entries_max: u64) -> Self {
         let (members, ports) = (1..=nodes)
             .map(|id| {
                 let (member, port) = hold_port();
@@ -58,24 +75,23 @@ impl Cluster {
             })
             .unzip();
         let dir = tempfile::tempdir().unwrap();
-        let mut cluster = Self { dir, members, ports, log_entries_max, nodes: BTreeMap::new() };
-        for id in 1..=nodes {
-            cluster.start_node(NodeId(id)).await.unwrap();
-        }
-        cluster
-            .wait("every shard has a leader", |node| {
-                node.status().shards.iter().all(|shard| shard.is_ready())
-            })
-            .await;
-        let count = usize::try_from(nodes).unwrap();
+        Self { dir, members, ports, log_entries_max, nodes: BTreeMap::new() }
+    }
+
+    /// Waits until the nodes, which have been started, are a cluster.
+    async fn formed(&self) {
+        self.wait("every shard has a leader", |node| {
+            let shards = node.status().shards;
+            shards.len() == usize::from(SHARDS) && shards.iter().all(|shard| shard.is_ready())
+        })
+        .await;
         let active = |standing| standing == Standing::Active;
-        cluster
-            .wait("all are members", |node| {
-                let members = node.status().members;
-                members.values().filter(|member| active(member.standing)).count() == count
-            })
-            .await;
-        cluster
+        self.wait("all are members", |node| {
+            let members = node.status().members;
+            let members = members.values().filter(|member| active(member.standing)).count();
+            members == self.members.len()
+        })
+        .await;
     }
 
     fn folder(&self, node: NodeId) -> PathBuf {
@@ -94,7 +110,7 @@ impl Cluster {
             replicas: None,
             location: Location::default(),
             protocols: Protocols::default(),
-            shards: 2,
+            shards: SHARDS,
             engine: EngineKind::Fjall,
             state_cache_bytes: 8 << 20,
             policy: Policy {
@@ -254,6 +270,21 @@ async fn any_node_pops_each_key_once_and_repeats_its_answers() {
     let read = nodes[2].query(&query, Instant::now() + DEADLINE).await.unwrap();
     let Answer::Status(Some(status)) = read.answer else { panic!("{read:?}") };
     assert_eq!(status.pool.count, KEYS - 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_ask_at_once_each_get_an_answer_of_their_own() {
+    let cluster = Cluster::start(1000).await;
+    let nodes: Vec<_> = cluster.nodes.values().collect();
+    submit(nodes[0], register()).await;
+    let ask =
+        async |node: usize, request: u32| issued(&submit(nodes[node % 3], dispense(request)).await);
+    let first = join_all((0..33).map(|request| ask(request as usize, request))).await;
+    assert_eq!(first.iter().copied().collect::<BTreeSet<_>>(), (1..34).collect());
+    for (request, key) in (0..33).zip(first) {
+        let again = ask(request as usize + 1, request).await;
+        assert_eq!(again, key, "request {request}, alone");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
