@@ -8,6 +8,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -25,6 +26,11 @@ use crate::{
 const DOWN_MAX_MS: u64 = 900;
 /// Longest time that any other fault lasts.
 const FAULT_MAX_MS: u64 = 1_500;
+/// Longest time until a node loses its quorum, and until it does again. Not soon, so that short runs stay
+/// as they were.
+const OUTAGE_EVERY_MS: RangeInclusive<u64> = 10_000..=40_000;
+/// How long that lasts: longer than a node waits for a quorum before it answers that it has none.
+const OUTAGE_MS: RangeInclusive<u64> = 4_000..=7_000;
 /// Changing operations of a disk within which it is made to stop.
 const OPERATIONS_MAX: u64 = 12;
 /// Furthest that a wall clock is ever from the time of the simulation. Servers remember a fetch for
@@ -38,6 +44,10 @@ pub(crate) struct Faults {
     next_kill: Duration,
     next_fault: Duration,
     next_replacement: Duration,
+    outages: StdRng,
+    next_outage: Duration,
+    /// Which node is kept from the others, and until when.
+    outage: Option<(NodeId, Duration)>,
     /// What is to be undone, and when.
     undo: Vec<(Duration, Undo)>,
     /// Machines whose disk stops soon.
@@ -59,7 +69,11 @@ impl Faults {
     pub(crate) fn new(plan: Plan, now: Duration) -> Self {
         let mut rng = plan::rng(plan.seed, "faults");
         let within = |rng: &mut StdRng, ms| now + Duration::from_millis(rng.random_range(0..=ms));
+        let mut outages = plan::rng(plan.seed, "outages");
         Self {
+            next_outage: now + Duration::from_millis(outages.random_range(OUTAGE_EVERY_MS)),
+            outages,
+            outage: None,
             next_kill: within(&mut rng, plan.kill_every_max_ms),
             next_fault: within(&mut rng, plan.fault_every_max_ms),
             next_replacement: now + plan.safety.mul_f64(rng.random_range(0.1..0.9)),
@@ -83,6 +97,7 @@ impl Faults {
             self.disturb(world);
             self.next_fault = now + self.draw_ms(100, self.plan.fault_every_max_ms);
         }
+        self.keep_apart(world, now);
         if now >= self.next_replacement && world.lacking() == 0 {
             let members = world.members();
             if let Some(old) = members.choose(&mut self.rng).copied()
@@ -113,6 +128,9 @@ impl Faults {
         for (_, undo) in std::mem::take(&mut self.undo) {
             self.undo_one(world, undo);
         }
+        self.outage = self.outage.map(|(id, _)| (id, Duration::ZERO));
+        self.next_outage = Duration::MAX;
+        self.keep_apart(world, world.now());
         world.restart_all();
         world.event(EventKind::Heal, None, "everything");
     }
@@ -123,7 +141,9 @@ impl Faults {
         if !is_busy(world) || world.lacking() >= minority || self.stopping.len() >= minority {
             return false;
         }
-        let leaders = world.leaders();
+        let mut leaders = world.leaders();
+        // It is to find out that it does not lead any more.
+        leaders.retain(|(leader, _)| self.outage.is_none_or(|(apart, _)| apart != *leader));
         let Some((leader, _)) = leaders.choose(&mut self.rng).copied() else { return false };
         let back_after = self.draw_ms(20, DOWN_MAX_MS);
         match self.rng.random_range(0..20) {
@@ -199,6 +219,31 @@ impl Faults {
                 }
             }
         }
+    }
+
+    /// Leaves a node with the clients and without the other nodes, until it tells them so. Whoever gets its
+    /// power back is connected to all, so it is done again and again.
+    fn keep_apart(&mut self, world: &World, now: Duration) {
+        if now >= self.next_outage {
+            let until_next = self.outages.random_range(OUTAGE_EVERY_MS);
+            self.next_outage = now + Duration::from_millis(until_next);
+            let lasts = Duration::from_millis(self.outages.random_range(OUTAGE_MS));
+            if let Some(id) = world.living().choose(&mut self.outages).copied() {
+                self.outage = Some((id, now + lasts));
+                world.event(EventKind::Partition, Some(id), "from all nodes");
+                self.count("outage");
+            }
+        }
+        let Some((id, until)) = self.outage else { return };
+        let is_over = now >= until;
+        for other in world.hosts_but(id).into_iter().filter(|other| other != CLIENTS) {
+            if is_over {
+                self.undo_one(world, Undo::Repair(host(id), other));
+            } else {
+                world.network(|sim| sim.partition(host(id), other.as_str()));
+            }
+        }
+        self.outage = self.outage.filter(|_| !is_over);
     }
 
     fn cut(&mut self, world: &World, id: NodeId, until: Duration) {

@@ -159,6 +159,7 @@ fn judge(history: &[u8], mut violations: Vec<String>) -> Result<Summary> {
         operations: figures.operations,
         answered: figures.answered as u64,
         retried: figures.retried as u64,
+        alone: figures.alone as u64,
         issued: figures.issued as u64,
         writes: figures.writes as u64,
         reads: figures.reads as u64,

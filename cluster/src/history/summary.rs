@@ -24,6 +24,8 @@ pub struct Summary {
     pub answered: usize,
     /// Fetches that took more than one attempt and were answered.
     pub retried: usize,
+    /// Answers to fetches that were given without a quorum.
+    pub alone: usize,
     /// One-time prekeys handed out.
     pub issued: usize,
     /// Registrations, uploads, rotations and removals.
@@ -70,6 +72,7 @@ impl History {
             fetches: self.fetches.len(),
             answered: self.fetches.iter().filter(|fetch| fetch.answer().is_some()).count(),
             retried: self.fetches.iter().filter(|fetch| is_retried(fetch)).count(),
+            alone: self.fetches.iter().map(alone).sum(),
             issued: self.fetches.iter().map(issued).sum(),
             writes: self.writes.len(),
             reads: self.reads.len(),
@@ -160,6 +163,13 @@ fn places(fetch: &Fetch) -> impl Iterator<Item = (At, Option<ShardId>, Option<Na
 fn is_retried(fetch: &Fetch) -> bool {
     let sent: u64 = fetch.tries.iter().map(|call| u64::from(call.attempts)).sum();
     sent > 1 && fetch.answer().is_some()
+}
+
+/// How often a fetch was answered without a quorum.
+fn alone(fetch: &Fetch) -> usize {
+    let alone =
+        |outcome: &Outcome<_>| matches!(outcome, Outcome::Unknown { alone } if !alone.is_empty());
+    fetch.tries.iter().filter(|call| alone(&call.outcome)).count()
 }
 
 /// How many keys the answers of a fetch hold, each key once.

@@ -13,13 +13,14 @@ pub use report::{Report, Verdict};
 pub use summary::Summary;
 
 /// What may be done to a simulated cluster; each must have been, or the runs show too little.
-pub const FAULTS: [&str; 12] = [
+pub const FAULTS: [&str; 13] = [
     "clock",
     "isolation",
     "kill",
     "membership",
     "message delay",
     "one-way partition",
+    "outage",
     "partition",
     "pause",
     "power cut",

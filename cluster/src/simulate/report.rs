@@ -30,6 +30,8 @@ pub struct Report {
     pub answered: u64,
     /// Those that took more than one attempt.
     pub retried: u64,
+    /// Answers to fetches that were given without a quorum.
+    pub alone: u64,
     /// One-time prekeys handed out.
     pub issued: u64,
     /// Registrations, uploads and rotations.
@@ -86,6 +88,7 @@ impl Report {
             operations: 0,
             answered: 0,
             retried: 0,
+            alone: 0,
             issued: 0,
             writes: 0,
             reads: 0,
@@ -107,6 +110,7 @@ impl Report {
         self.operations += run.operations;
         self.answered += run.answered;
         self.retried += run.retried;
+        self.alone += run.alone;
         self.issued += run.issued;
         self.writes += run.writes;
         self.reads += run.reads;
@@ -172,6 +176,9 @@ impl Report {
         if self.leaders_hit == 0 {
             missing.push("no leader died with a fetch on its way".to_owned());
         }
+        if self.alone == 0 {
+            missing.push("nothing was answered without a quorum".to_owned());
+        }
         if self.answered < self.runs * self.seconds * ANSWERED_PER_SECOND_MIN || self.runs == 0 {
             missing.push(format!("only {} fetches were answered", self.answered));
         }
@@ -211,6 +218,7 @@ impl fmt::Display for Report {
             ("operations", self.operations.to_string()),
             ("fetches answered", self.answered.to_string()),
             ("of them after a retry", self.retried.to_string()),
+            ("answers without a quorum", self.alone.to_string()),
             ("one-time prekeys handed out", self.issued.to_string()),
             ("writes", self.writes.to_string()),
             ("reads", self.reads.to_string()),

@@ -20,6 +20,8 @@ pub struct Summary {
     pub answered: u64,
     /// Those that took more than one attempt.
     pub retried: u64,
+    /// Answers to fetches that were given without a quorum.
+    pub alone: u64,
     /// One-time prekeys handed out.
     pub issued: u64,
     /// Registrations, uploads and rotations.
