@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
-use oncekey_cluster::Engine;
+use oncekey_cluster::{
+    Engine,
+    issuer::{AUDIENCE, ISSUER},
+};
 
 use crate::{certs::Certs, cluster, device, health::Health, keep, token};
 
@@ -124,19 +127,20 @@ pub(crate) struct Demo {
 /// Measure how fast and how promptly a cluster hands out one-time prekeys.
 ///
 /// A closed loop: each client sends its next fetch when the last one is answered, over one
-/// connection, to the endpoint of its number (or see `--leader-first`). First as many one-time prekeys as needed are
-/// published, of users that are new in every run of the command, so a cluster in use is not
-/// disturbed beyond the load and the records that stay. Every fetch has a caller and an idempotency
-/// key of its own and no user is asked for more than 200 keys: the default limits of a node stay on
-/// and withhold nothing. Exits with 0 only if no key came twice, every fetch got its key, and no
-/// key was used up without reaching a client.
+/// connection, to the endpoint of its number (or see `--leader-first`). First as many one-time
+/// prekeys as needed are published, of users that are new in every run of the command, so a cluster
+/// in use is not disturbed beyond the load and the records that stay. Every fetch has an idempotency
+/// key of its own, no caller asks for two keys of a user and no user is asked for more than 200: the
+/// default limits of a node stay on and withhold nothing. Exits with 0 only if no key came twice,
+/// every fetch got its key, and no key was used up without reaching a client.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   oncekey bench --local --noop --json bench.json --svg bench.svg
   oncekey bench --local --kill-leader 10 --clients 64
   oncekey bench --local --stored 100000,10000000 --clients 64 --idle-s 30 --restart
-  oncekey bench --endpoints http://10.0.0.1:8080,http://10.0.0.2:8080,http://10.0.0.3:8080")]
+  oncekey bench --endpoints https://10.0.0.1:8080,https://10.0.0.2:8080 --ca ca.pem \\
+    --token-key issuer/issuer.jwk")]
 pub(crate) struct Bench {
     /// The nodes, by the URLs that serve clients; the clients are spread over all of them.
     #[arg(
@@ -156,6 +160,19 @@ pub(crate) struct Bench {
     /// Have the local nodes prove themselves to each other and to the clients, over TLS.
     #[arg(long, conflicts_with = "endpoints")]
     pub(crate) tls: bool,
+    /// Have the local nodes want tokens of callers and signatures of devices.
+    #[arg(long, conflicts_with = "endpoints")]
+    pub(crate) tokens: bool,
+    /// The private key of tokens that the nodes believe, as `oncekey token key` makes it, for nodes
+    /// that want tokens. The callers are 200 users whose names begin with bench-.
+    #[arg(long, value_name = "FILE", conflicts_with = "local", value_hint = ValueHint::FilePath)]
+    pub(crate) token_key: Option<PathBuf>,
+    /// The claim iss of these tokens: auth.issuer of the nodes.
+    #[arg(long, value_name = "TEXT", default_value = ISSUER)]
+    pub(crate) token_issuer: String,
+    /// The claim aud of these tokens: auth.audience of the nodes.
+    #[arg(long, value_name = "TEXT", default_value = AUDIENCE)]
+    pub(crate) token_audience: String,
     /// Engine that keeps the state of the local nodes, fjall or sled.
     #[arg(long, value_name = "ENGINE", conflicts_with = "endpoints", default_value_t)]
     pub(crate) engine: Engine,

@@ -86,3 +86,28 @@ fn a_bench_without_a_cluster_is_an_error_of_usage() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
 }
+
+#[test]
+fn nodes_that_want_tokens_over_tls_are_measured_with_tokens() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let json = dir.path().join("bench.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_oncekey"))
+        .args(["bench", "--local", "--tls", "--tokens", "--clients", "8", "--runs", "1"])
+        .args(["--warm-up-ms", "200", "--duration-ms", "1000", "--stored", "1000"])
+        .arg("--json")
+        .arg(&json)
+        .env("ONCEKEY_BIN", env!("CARGO_BIN_EXE_oncekey"))
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaint}\n{said}");
+    let report: Value = serde_json::from_slice(&fs::read(json).expect("the report")).expect("JSON");
+    assert_eq!(report["settings"]["tokens"], true, "{report:#}");
+    assert!(number(&report, "/stock/delivered") > 0.0);
+    for zero in ["/counts/without_key", "/counts/refused", "/stock/undelivered"] {
+        assert!(number(&report, zero).abs() < f64::EPSILON, "{zero} in {report:#}");
+    }
+}

@@ -26,7 +26,7 @@ use super::{
     leaders::Leaders,
     measure::Plan,
     population::{Claim, Population, Receipt},
-    wire::{Address, Connection, ExchangeError, write_request},
+    wire::{Address, Connection, ExchangeError, HOST, write_request},
 };
 
 /// Time for one attempt; longer than a node takes to give up.
@@ -187,12 +187,15 @@ impl Client {
             }
             _ => ("/v1/users/bench-0123456789abcdef-1000/bundles".to_owned(), "1".to_owned(), None),
         };
-        let headers = [
-            ("content-type", "application/json"),
-            (header::IDEMPOTENCY_KEY, name.as_str()),
-            (header::CALLER, name.as_str()),
-        ];
-        write_request(&mut self.request, "POST", &path, &headers, b"{}");
+        let caller = match (&self.work, claim) {
+            (Work::Pops(population), Some(claim)) => {
+                population.callers().fetching(&name, claim.round)
+            }
+            _ => (header::CALLER, name.as_str()),
+        };
+        let headers =
+            [("content-type", "application/json"), (header::IDEMPOTENCY_KEY, &name), caller];
+        write_request(&mut self.request, "POST", &path, HOST, &headers, b"{}");
         Ok(slot)
     }
 

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{
     figures::median,
-    wire::{Connection, write_request},
+    wire::{Connection, HOST, write_request},
 };
 
 /// Time for a node to tell.
@@ -65,7 +65,7 @@ pub(super) fn pace(before: &[Reading], after: &[Reading]) -> Option<Pace> {
 
 async fn ask(admin: SocketAddr) -> Option<Reading> {
     let mut request = Vec::new();
-    write_request(&mut request, "GET", path::METRICS, &[], b"");
+    write_request(&mut request, "GET", path::METRICS, HOST, &[], b"");
     let mut connection = Connection::open(&admin.into()).await.ok()?;
     let reply = connection.exchange(&request).await.ok()?;
     let at = Instant::now();

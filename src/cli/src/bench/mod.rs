@@ -11,6 +11,7 @@
 //!
 //! Leaves out: other stores; open loops.
 
+mod callers;
 mod clients;
 mod counters;
 mod failover;
@@ -90,10 +91,11 @@ pub(crate) fn run(arguments: &Bench) -> Result<()> {
 
 async fn bench(arguments: &Bench) -> Result<Report> {
     let target = Target::start(arguments).await?;
+    let population = Population::new(rand::random()).asked_by(target.callers(arguments)?);
     let mut session = Session {
         target,
         noop: if arguments.noop { Some(Noop::start().await?) } else { None },
-        population: Arc::new(Population::new(rand::random())),
+        population: Arc::new(population),
         best_rate: RATE_ASSUMED / RATE_MARGIN,
         counts: Counts::default(),
     };
@@ -141,6 +143,8 @@ fn settings(arguments: &Bench, endpoints: usize) -> Settings {
         duration_ms: arguments.duration_ms,
         leader_first: arguments.leader_first,
         threads: arguments.threads,
+        tls: arguments.tls,
+        tokens: arguments.tokens || arguments.token_key.is_some(),
     }
 }
 

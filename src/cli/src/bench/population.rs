@@ -11,7 +11,10 @@ use std::sync::{
 };
 
 use anyhow::Result;
+use oncekey_client::machine::Device;
 use oncekey_types::{DeviceId, OneTimePreKeyId, UserId, limits};
+
+use super::callers::{self, Callers};
 
 /// The one device of each user.
 pub(super) const DEVICE: DeviceId = DeviceId(1);
@@ -28,7 +31,8 @@ const _: () = assert!(KEYS_PER_USER as usize <= limits::UPLOAD_MAX);
 /// All users published so far.
 pub(super) struct Population {
     /// Sets the users of this run of the command apart from all others.
-    prefix: String,
+    run: u64,
+    callers: Arc<Callers>,
     generations: Vec<Arc<Generation>>,
     claims: AtomicU64,
     /// Keys that are never claimed.
@@ -52,6 +56,8 @@ pub(super) struct Claim {
     generation: usize,
     /// Position of the user within its generation.
     user: u64,
+    /// How many of the user's keys were claimed before.
+    pub(super) round: u32,
 }
 
 /// What a key that came is.
@@ -68,11 +74,22 @@ pub(super) enum Receipt {
 impl Population {
     pub(super) fn new(run: u64) -> Self {
         Self {
-            prefix: format!("bench-{run:016x}"),
+            run,
+            callers: Arc::new(Callers::Named),
             generations: Vec::new(),
             claims: AtomicU64::new(0),
             passed_over: 0,
         }
+    }
+
+    /// The same, asked for by `callers`.
+    pub(super) fn asked_by(self, callers: Callers) -> Self {
+        Self { callers: Arc::new(callers), ..self }
+    }
+
+    /// Who asks.
+    pub(super) fn callers(&self) -> &Callers {
+        &self.callers
     }
 
     /// The same with `users` more, which the caller has published.
@@ -83,7 +100,8 @@ impl Population {
         generations.push(Arc::new(Generation { first: self.users(), users, came }));
         let claims = self.claims.load(Ordering::Relaxed).min(self.published());
         Self {
-            prefix: self.prefix.clone(),
+            run: self.run,
+            callers: Arc::clone(&self.callers),
             generations,
             claims: AtomicU64::new(claims),
             passed_over: self.passed_over,
@@ -129,16 +147,17 @@ impl Population {
             if within < keys {
                 let user = within % generation.users * (STRIDE % generation.users);
                 let user = user % generation.users;
-                return Some(Claim { number, generation: position, user });
+                let round = u32::try_from(within / generation.users).unwrap_or(u32::MAX);
+                return Some(Claim { number, generation: position, user, round });
             }
             within -= keys;
         }
         None
     }
 
-    /// Caller and idempotency key of a claim.
+    /// Idempotency key of a claim, and caller, where a name is enough.
     pub(super) fn request(&self, claim: Claim) -> String {
-        format!("{}-{}", self.prefix, claim.number)
+        format!("bench-{:016x}-{}", self.run, claim.number)
     }
 
     /// The user whose key is claimed.
@@ -148,7 +167,12 @@ impl Population {
 
     /// The user with this number.
     pub(super) fn user(&self, number: u64) -> Result<UserId> {
-        Ok(UserId::new(format!("{}-{number}", self.prefix))?)
+        Ok(UserId::new(format!("bench-{:016x}-{number}", self.run))?)
+    }
+
+    /// The device of the user with this number.
+    pub(super) fn device(&self, number: u64) -> Result<Device> {
+        Ok(callers::device(self.user(number)?, self.run.wrapping_add(number)))
     }
 
     /// The key `id` came as the answer to `claim`.
@@ -204,7 +228,9 @@ mod tests {
         for number in 0..population.published() {
             let claim = population.claim().unwrap();
             assert_eq!(claim.number, number);
-            *asked.entry(population.user_of(claim).unwrap()).or_default() += 1;
+            let before = asked.entry(population.user_of(claim).unwrap()).or_default();
+            assert_eq!(claim.round, *before);
+            *before += 1;
             if number == 6 {
                 assert_eq!(asked.len(), 7, "{asked:?}");
             }

@@ -10,17 +10,13 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow};
-use oncekey_api::{device::Status, path};
-use oncekey_client::{
-    Lifetimes,
-    keystore::DeviceState,
-    machine::{Device, Signing},
-};
-use oncekey_types::{Epoch, OneTimePreKeyId, Seq, SignedPreKeyId, TimestampMs, UserId};
+use oncekey_api::{device::Status, header, path};
+use oncekey_client::{Lifetimes, keystore::DeviceState, machine::Signing, transport::Method};
+use oncekey_types::{Epoch, OneTimePreKeyId, Seq, SignedPreKeyId};
 use serde::Serialize;
 use tokio::{
     task::JoinSet,
@@ -28,9 +24,10 @@ use tokio::{
 };
 
 use super::{
+    callers::{self, Callers, Shown},
     population::{DEVICE, KEYS_PER_USER, Population},
     progress::Progress,
-    wire::{Address, Connection, ExchangeError, write_request},
+    wire::{Address, Connection, ExchangeError, HOST, write_request},
 };
 
 /// Requests in flight.
@@ -59,10 +56,9 @@ pub(super) async fn grow(
         let mut sender = Sender::new(endpoints, worker);
         workers.spawn(async move {
             while let Some(number) = numbers.next() {
-                let user = population.user(number)?;
-                let path = path::device(&user, DEVICE);
-                let body = tokio::task::spawn_blocking(move || registration(user)).await??;
-                sender.send("PUT", &path, &body).await.context("a user cannot be published")?;
+                let population = Arc::clone(&population);
+                let ask = tokio::task::spawn_blocking(move || registration(&population, number));
+                sender.send(&ask.await??).await.context("a user cannot be published")?;
                 progress.step();
             }
             anyhow::Ok(())
@@ -93,8 +89,8 @@ pub(super) async fn take_stock(
             let mut stock = Stock::default();
             while let Some(position) = numbers.next() {
                 let (number, came) = visited[usize::try_from(position)?];
-                let path = path::prekeys(&population.user(number)?, DEVICE);
-                let reply = sender.send("GET", &path, b"").await.context("a pool is not known")?;
+                let ask = status(&population, number)?;
+                let reply = sender.send(&ask).await.context("a pool is not known")?;
                 let status: Status = serde_json::from_slice(&reply)?;
                 stock.add_user(KEYS_PER_USER.saturating_sub(status.pool.count), came);
                 progress.step();
@@ -167,21 +163,18 @@ impl Sender {
         Self { endpoints: Arc::clone(endpoints), endpoint, connection: None, request: Vec::new() }
     }
 
-    async fn send(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>> {
-        write_request(
-            &mut self.request,
-            method,
-            path,
-            &[("content-type", "application/json")],
-            body,
-        );
+    async fn send(&mut self, ask: &Ask) -> Result<Vec<u8>> {
         let started = Instant::now();
         loop {
+            ask.write(&mut self.request, &self.endpoints[self.endpoint], started.elapsed());
             let problem = match timeout(ATTEMPT_LIMIT, self.attempt()).await {
                 Ok(Ok((200..300, reply))) => return Ok(reply),
                 Ok(Ok((status, reply))) => {
                     let text = String::from_utf8_lossy(&reply);
-                    let problem = anyhow!("{method} was answered with {status}: {text}");
+                    let mut problem = anyhow!("{} was answered with {status}: {text}", ask.method);
+                    if status == 401 && ask.shown.is_none() {
+                        problem = problem.context("the nodes want tokens, see --token-key");
+                    }
                     if status < 500 && status != 429 {
                         return Err(problem);
                     }
@@ -209,9 +202,49 @@ impl Sender {
     }
 }
 
-/// The body that registers the device of `user` with all its keys.
-fn registration(user: UserId) -> Result<Vec<u8>> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+/// A request of a device.
+struct Ask {
+    method: Method,
+    path: String,
+    body: Vec<u8>,
+    /// What nodes want to be shown, if they do.
+    shown: Option<Shown>,
+}
+
+impl Ask {
+    /// Writes an attempt to the node at `address`, so much `later` than the request was made.
+    fn write(&self, out: &mut Vec<u8>, address: &Address, later: Duration) {
+        let Self { method, path, body, shown } = self;
+        let host = &*address.authority;
+        let method_name = method.to_string();
+        let json = ("content-type", "application/json");
+        let Some(Shown { bearer, signer }) = shown else {
+            return write_request(out, &method_name, path, HOST, &[json], body);
+        };
+        let signed = signer.sign(*method, host, path, body, later);
+        let headers = [
+            json,
+            ("authorization", bearer),
+            (header::CONTENT_DIGEST, &signed.content_digest),
+            (header::SIGNATURE_INPUT, &signed.signature_input),
+            (header::SIGNATURE, &signed.signature),
+        ];
+        write_request(out, &method_name, path, host, &headers, body);
+    }
+}
+
+/// Asks how many keys are left of the user with this number.
+fn status(population: &Population, number: u64) -> Result<Ask> {
+    let user = population.user(number)?;
+    let shown = match population.callers() {
+        Callers::Named => None,
+        proven => proven.shown(&user, &population.device(number)?)?,
+    };
+    Ok(Ask { method: Method::Get, path: path::prekeys(&user, DEVICE), body: Vec::new(), shown })
+}
+
+/// Registers the device of the user with this number, with all its keys.
+fn registration(population: &Population, number: u64) -> Result<Ask> {
     let mut rng = rand::rng();
     let nothing = DeviceState {
         registration: None,
@@ -222,14 +255,13 @@ fn registration(user: UserId) -> Result<Vec<u8>> {
         highest_one_time_prekey: OneTimePreKeyId(0),
         pending: None,
     };
-    let at = Signing {
-        now: TimestampMs(u64::try_from(now.as_millis())?),
-        lifetimes: &Lifetimes::default(),
-        rng: &mut rng,
-    };
-    let device = Device::generate(user, DEVICE, None, &mut rand::rng());
+    let at = Signing { now: callers::now()?, lifetimes: &Lifetimes::default(), rng: &mut rng };
+    let user = population.user(number)?;
+    let device = population.device(number)?;
     let staged = device.register(&nothing, None, usize::try_from(KEYS_PER_USER)?, None, at)?;
-    Ok(staged.write.body)
+    let shown = population.callers().shown(&user, &device)?;
+    let path = path::device(&user, DEVICE);
+    Ok(Ask { method: Method::Put, path, body: staged.write.body, shown })
 }
 
 #[cfg(test)]
@@ -238,8 +270,8 @@ mod tests {
 
     #[test]
     fn a_registration_brings_the_keys_that_the_claims_count_on() {
-        let body = registration("bob".parse().unwrap()).unwrap();
-        let register: oncekey_api::device::Register = serde_json::from_slice(&body).unwrap();
+        let ask = registration(&Population::new(1), 0).unwrap();
+        let register: oncekey_api::device::Register = serde_json::from_slice(&ask.body).unwrap();
         let ids: Vec<_> = register.one_time_prekeys.iter().map(|key| key.id.0).collect();
         assert_eq!(ids, (1..=KEYS_PER_USER).collect::<Vec<_>>());
     }

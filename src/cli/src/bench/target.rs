@@ -8,11 +8,15 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use oncekey_client::http::Tls;
-use oncekey_cluster::{Certs, Cluster};
+use oncekey_cluster::{
+    Certs, Cluster,
+    issuer::{Issuer, KEY_FILE},
+};
 use oncekey_types::{NodeId, limits};
 use serde::Serialize;
 
 use super::{
+    callers::Callers,
     counters::{self, Reading},
     usage::{Memory, Usage, device_written_bytes, disk_bytes},
     wire::Address,
@@ -56,6 +60,9 @@ impl Target {
         if arguments.tls {
             builder = builder.tls();
         }
+        if arguments.tokens {
+            builder = builder.authenticated();
+        }
         let cluster = builder.start().await?;
         let ca = cluster.certs().map(Certs::ca);
         let endpoints = resolve(&cluster.endpoints(), ca.as_deref()).await?;
@@ -63,6 +70,17 @@ impl Target {
         let admins = resolve(&admins, None).await?;
         let admins = admins.iter().map(|admin| admin.at).collect();
         Ok(Self { endpoints, admins, cluster: Some(cluster) })
+    }
+
+    /// Who the benchmark is to the nodes.
+    pub(super) fn callers(&self, arguments: &Bench) -> Result<Callers> {
+        let Bench { token_key, token_issuer, token_audience, .. } = arguments;
+        let key = match (&self.cluster, token_key) {
+            (Some(cluster), _) if cluster.issuer().is_some() => cluster.dir().join(KEY_FILE),
+            (None, Some(key)) => key.clone(),
+            _ => return Ok(Callers::Named),
+        };
+        Ok(Callers::proven(Issuer::open(&key)?, token_issuer, token_audience))
     }
 
     /// What all local nodes have used; none when there are none, or one of them is down.
@@ -165,7 +183,8 @@ async fn resolve(endpoints: &[String], ca: Option<&Path>) -> Result<Arc<[Address
             .with_context(|| format!("{endpoint:?} is not the URL of a node"))?;
         let at = found.next().with_context(|| format!("{endpoint:?} has no address"))?;
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-        addresses.push(Address { at, tls: secure.map(|_| (name.into(), tls.clone())) });
+        let tls = secure.map(|_| (name.into(), tls.clone()));
+        addresses.push(Address { at, authority: host.into(), tls });
     }
     Ok(addresses.into())
 }

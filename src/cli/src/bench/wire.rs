@@ -14,6 +14,9 @@ use tokio::{
     net::TcpStream,
 };
 
+/// The host of requests of which no node asks whom they are for.
+pub(super) const HOST: &str = "oncekey";
+
 /// Room for a usual reply, so that reading one does not grow the buffer.
 const USUAL_REPLY_BYTES: usize = 4096;
 
@@ -55,12 +58,13 @@ pub(super) fn write_request(
     out: &mut Vec<u8>,
     method: &str,
     path: &str,
+    host: &str,
     headers: &[(&str, &str)],
     body: &[u8],
 ) {
     out.clear();
     let length = body.len().to_string();
-    let parts = [method, " ", path, " HTTP/1.1\r\nhost: oncekey\r\ncontent-length: ", &length];
+    let parts = [method, " ", path, " HTTP/1.1\r\nhost: ", host, "\r\ncontent-length: ", &length];
     parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
     for (name, value) in headers {
         let parts = ["\r\n", name, ": ", value];
@@ -74,13 +78,15 @@ pub(super) fn write_request(
 #[derive(Clone, Debug)]
 pub(super) struct Address {
     pub(super) at: SocketAddr,
+    /// Host and port, as the endpoint was given.
+    pub(super) authority: Arc<str>,
     /// The name that its certificate must have and who vouches for it, when it is asked over TLS.
     pub(super) tls: Option<(Arc<str>, Tls)>,
 }
 
 impl From<SocketAddr> for Address {
     fn from(at: SocketAddr) -> Self {
-        Self { at, tls: None }
+        Self { at, authority: at.to_string().into(), tls: None }
     }
 }
 
@@ -217,8 +223,8 @@ mod tests {
     #[test]
     fn a_request_is_written_whole_and_in_place_of_the_last() {
         let mut out = b"the last one".to_vec();
-        write_request(&mut out, "POST", "/v1", &[("a", "b")], b"{}");
-        let expected = "POST /v1 HTTP/1.1\r\nhost: oncekey\r\ncontent-length: 2\r\na: b\r\n\r\n{}";
+        write_request(&mut out, "POST", "/v1", "h:1", &[("a", "b")], b"{}");
+        let expected = "POST /v1 HTTP/1.1\r\nhost: h:1\r\ncontent-length: 2\r\na: b\r\n\r\n{}";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 

@@ -48,6 +48,10 @@ pub(super) struct Settings {
     pub(super) duration_ms: u64,
     pub(super) leader_first: bool,
     pub(super) threads: u16,
+    /// Whether local nodes talked TLS.
+    pub(super) tls: bool,
+    /// Whether the nodes wanted tokens and signatures.
+    pub(super) tokens: bool,
 }
 
 /// Keys published before measurements.
