@@ -33,6 +33,7 @@ use crate::{
         admin, backup, bundles, cluster, devices, events, reports, restore, status_page, users,
     },
     metrics::Endpoint,
+    openapi::Guards,
     reply::Rejection,
 };
 
@@ -60,14 +61,14 @@ pub(crate) fn public(app: Arc<App>, addresses: Arc<Addresses>) -> Router {
         .with_state(app)
 }
 
-/// The routes for operators. They stay open when the node is overloaded. With `guarded`, whoever asks
-/// for more than [`UNGUARDED`] shows that it is an operator.
-pub(crate) fn admin(app: Arc<App>, guarded: bool) -> Router {
+/// The routes for operators. They stay open when the node is overloaded. Where operators are to be
+/// known, whoever asks for more than [`UNGUARDED`] shows that it is one.
+pub(crate) fn admin(app: Arc<App>, guards: Guards) -> Router {
     let routes = Router::new()
         .route(path::LIVEZ, get(admin::livez))
         .route(path::READYZ, get(admin::readyz))
         .route(path::METRICS, get(admin::metrics))
-        .route(path::OPENAPI, get(admin::openapi))
+        .route(path::OPENAPI, get(move |no_query| admin::openapi(no_query, guards)))
         .route(path::CLUSTER, get(cluster::cluster))
         .route(path::CLUSTER_REPLACE, post(cluster::replace))
         .route(path::CLUSTER_INIT, post(cluster::init))
@@ -85,7 +86,7 @@ pub(crate) fn admin(app: Arc<App>, guarded: bool) -> Router {
         .route(path::FAILPOINTS, get(failpoints::list))
         .route(path::FAILPOINT, put(failpoints::arm).delete(failpoints::disarm));
     let routes = routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
-    let routes = match guarded {
+    let routes = match guards.operators {
         true => routes.layer(from_fn_with_state(Arc::clone(&app), operators_only)),
         false => routes,
     };
@@ -93,7 +94,7 @@ pub(crate) fn admin(app: Arc<App>, guarded: bool) -> Router {
 }
 
 /// What probes and collectors read, who have no tokens.
-pub(crate) const UNGUARDED: [&str; 3] = [path::LIVEZ, path::READYZ, path::METRICS];
+const UNGUARDED: [&str; 3] = [path::LIVEZ, path::READYZ, path::METRICS];
 
 async fn operators_only(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if UNGUARDED.contains(&request.uri().path()) {

@@ -24,6 +24,7 @@ use crate::{
     config::{Auth, Config, Http},
     edge,
     listener::{self, Terms},
+    openapi::Guards,
     tls::{Certificates, LoadError},
     trace::{SpanCounts, Tracing},
 };
@@ -115,7 +116,7 @@ impl Server {
             ..
         } = config;
         let awaits_restore = config.awaits_restore;
-        let guarded = !admin.ip().is_loopback();
+        let guards = Guards { clients: auth != Auth::Open, operators: !admin.ip().is_loopback() };
         let certificates = Certificates::load(&tls, node.node, &node.cluster)?;
         if let Some(guard) = certificates.guard() {
             node.environment.guard = guard;
@@ -162,7 +163,7 @@ impl Server {
             admin: Listener::start(
                 admin,
                 Arc::clone(&app),
-                edge::admin(Arc::clone(&app), guarded),
+                edge::admin(Arc::clone(&app), guards),
                 for_operators,
             ),
             app,

@@ -15,7 +15,8 @@ use utoipa::openapi::OpenApi;
 use crate::{
     app::App,
     extract::NoQuery,
-    metrics, openapi,
+    metrics,
+    openapi::{self, Guards},
     reply::{Rejection, internal},
 };
 
@@ -86,6 +87,6 @@ pub(crate) async fn metrics(State(app): Shared) -> Result<Response, Rejection> {
 }
 
 /// `GET /openapi.json`
-pub(crate) async fn openapi(NoQuery: NoQuery) -> Json<OpenApi> {
-    Json(openapi::document())
+pub(crate) async fn openapi(NoQuery: NoQuery, guards: Guards) -> Json<OpenApi> {
+    Json(openapi::document(guards))
 }

@@ -1,13 +1,15 @@
 //! The interface, described: OpenAPI 3.1.
 //!
 //! Guarantees: every path that a node serves is described, with the schemas of the wire types
-//! themselves, and every problem that an operation can be answered with, by status. An outside
-//! fuzzer holds a running node against it (`tests/schemathesis.sh`).
+//! themselves, every problem that an operation can be answered with, by status, and what this node
+//! wants to see of who asks. An outside fuzzer holds a running node against it
+//! (`tests/schemathesis.sh`).
 //!
 //! Leaves out: what no schema can say, as whether a signature verifies.
 
 mod body;
 mod operations;
+mod security;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,14 +24,14 @@ use utoipa::{
         path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItem},
         request_body::RequestBodyBuilder,
         schema::ComponentsBuilder,
+        security::SecurityRequirement,
         tag::Tag,
     },
 };
 
 use body::Body;
 use operations::{Asks, OPERATIONS, Operation, Query, Reply};
-
-use crate::edge::UNGUARDED;
+pub(crate) use security::Guards;
 
 const CLIENTS: &str = "clients";
 const OPERATORS: &str = "operators";
@@ -38,7 +40,7 @@ const DESCRIPTION: &str = "\
 Bytes are base64url without padding; users are percent-encoded in paths; a request with a field \
 that is not known is refused, a reply may gain fields. Problems are documents of RFC 9457 with a \
 stable `code`. Operations for clients are served on the public listener, those for operators on \
-the admin listener.";
+the admin listener. Where this node lets everyone ask, the first requirement of an operation is empty.";
 
 /// Problems of a body.
 const OF_BODIES: &[Code] = &[
@@ -58,8 +60,8 @@ const OF_CLIENTS: &[Code] = &[
     Code::Timeout,
 ];
 
-/// The description.
-pub(crate) fn document() -> OpenApi {
+/// The description of a node that asks for what `guards` says.
+pub(crate) fn document(guards: Guards) -> OpenApi {
     let mut info = Info::new("Oncekey", "1");
     info.description = Some(DESCRIPTION.to_owned());
     let tags = [(CLIENTS, "What clients ask."), (OPERATORS, "What operators ask.")];
@@ -69,7 +71,7 @@ pub(crate) fn document() -> OpenApi {
         tag
     });
     let paths = OPERATIONS.iter().fold(PathsBuilder::new(), |paths, operation| {
-        let item = PathItem::new(operation.method.clone(), described(operation));
+        let item = PathItem::new(operation.method.clone(), described(operation, guards));
         paths.path(operation.path, item)
     });
     OpenApiBuilder::new()
@@ -92,11 +94,18 @@ fn components() -> Components {
     }
     // The same schema is collected wherever it is referred to.
     let schemas: BTreeMap<_, _> = schemas.into_iter().collect();
-    ComponentsBuilder::new().schemas_from_iter(schemas).build()
+    let mut components = ComponentsBuilder::new().schemas_from_iter(schemas);
+    for (name, scheme) in security::schemes() {
+        components = components.security_scheme(name, scheme);
+    }
+    components.build()
 }
 
-fn described(operation: &Operation) -> OperationBuilder {
-    let tag = if operation.asks == Asks::Operator { OPERATORS } else { CLIENTS };
+fn described(operation: &Operation, guards: Guards) -> OperationBuilder {
+    let (tag, guarded) = match operation.asks {
+        Asks::Operator => (OPERATORS, guards.operators),
+        Asks::Client | Asks::Fetcher => (CLIENTS, guards.clients),
+    };
     let request = operation.request.map(|body| {
         RequestBodyBuilder::new()
             .content("application/json", json(body.reference()))
@@ -108,6 +117,7 @@ fn described(operation: &Operation) -> OperationBuilder {
         .summary(Some(operation.summary))
         .tag(tag)
         .parameters(Some(parameters(operation)))
+        .securities(Some(securities(operation, guarded)))
         .request_body(request);
     let (status, reply) = success(&operation.reply);
     problems(operation)
@@ -115,6 +125,14 @@ fn described(operation: &Operation) -> OperationBuilder {
         .fold(described.response(status, reply), |described, (status, codes)| {
             described.response(status.to_string(), problem(&codes))
         })
+}
+
+fn securities(operation: &Operation, guarded: bool) -> Vec<SecurityRequirement> {
+    let mut securities = security::requirements(operation.needs);
+    if !guarded && !securities.is_empty() {
+        securities.insert(0, SecurityRequirement::default());
+    }
+    securities
 }
 
 fn json(schema: impl Into<RefOr<Schema>>) -> Content {
@@ -216,9 +234,8 @@ fn routed(response: ResponseBuilder) -> Response {
 /// The problems that the operation can be answered with, by status.
 fn problems(operation: &Operation) -> BTreeMap<u16, BTreeSet<&'static str>> {
     let mut codes = operation.codes.to_vec();
-    codes.extend(operation.needs.iter().copied().flatten());
-    if operation.asks == Asks::Operator && !UNGUARDED.contains(&operation.path) {
-        codes.extend([operations::TOKEN, operations::OPERATOR].concat());
+    for credential in operation.needs.iter().copied().flatten() {
+        codes.extend(credential.codes());
     }
     if operation.path.contains('{') {
         codes.push(Code::MalformedPath);
@@ -263,7 +280,7 @@ mod tests {
     use super::*;
 
     fn described() -> serde_json::Value {
-        serde_json::to_value(document()).unwrap()
+        serde_json::to_value(document(Guards { clients: true, operators: true })).unwrap()
     }
 
     /// The constants of the module of paths, but for those of builds with failpoints.
@@ -310,6 +327,22 @@ mod tests {
         for reference in found {
             let pointer = reference.strip_prefix('#').unwrap();
             assert!(described.pointer(pointer).is_some(), "{reference}");
+        }
+    }
+
+    #[test]
+    fn whoever_may_be_told_to_show_a_credential_finds_in_the_description_how() {
+        let described = described();
+        let schemes = &described["components"]["securitySchemes"];
+        for (path, item) in described["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let ways = operation["security"].as_array().unwrap();
+                let told = operation["responses"].get("401").is_some();
+                assert_eq!(!ways.is_empty(), told, "{method} {path}");
+                for credential in ways.iter().flat_map(|way| way.as_object().unwrap().keys()) {
+                    assert!(schemes[credential].is_object(), "{method} {path}: {credential}");
+                }
+            }
         }
     }
 

@@ -6,7 +6,10 @@ use oncekey_api::{
 };
 use utoipa::openapi::HttpMethod::{self, Delete, Get, Post, Put};
 
-use super::body::Body;
+use super::{
+    body::Body,
+    security::Credential::{self, *},
+};
 
 /// One method of one path.
 pub(super) struct Operation {
@@ -19,22 +22,13 @@ pub(super) struct Operation {
     pub(super) query: Query,
     pub(super) request: Option<Body>,
     pub(super) reply: Reply,
-    /// What it needs of who asks: the problems of those who lack it.
-    pub(super) needs: &'static [&'static [Code]],
+    /// The ways to show who asks, each of credentials that come together; nobody has to when empty.
+    pub(super) needs: Ways,
     /// Its own problems; those of everything that takes a path, a body or a quorum are added.
     pub(super) codes: &'static [Code],
 }
 
-/// A token.
-pub(super) const TOKEN: &[Code] =
-    &[TokenMissing, TokenInvalid, TokenExpired, KeysUnavailable, MalformedHeader];
-/// A token of the user whom the path names.
-const OWN_TOKEN: &[Code] = &[OtherUser];
-/// A token with the scope of operators.
-pub(super) const OPERATOR: &[Code] = &[ScopeMissing];
-/// A signature of the device.
-const SIGNATURE: &[Code] =
-    &[SignatureMissing, RequestSignatureInvalid, SignatureExpired, MalformedHeader];
+type Ways = &'static [&'static [Credential]];
 
 /// Who asks, and so where and with which headers.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,7 +100,7 @@ impl Operation {
         Self { request: Some(body), ..self }
     }
 
-    const fn needs(self, needs: &'static [&'static [Code]]) -> Self {
+    const fn needs(self, needs: Ways) -> Self {
         Self { needs, ..self }
     }
 
@@ -133,7 +127,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "The devices of a user and its device list. Pops nothing.",
         Reply::Routed(Body::of::<user::User>()),
     )
-    .needs(&[TOKEN])
+    .needs(&[&[Token]])
     .or(&[UnknownUser, NoQuorum]),
     operation(
         Put,
@@ -142,7 +136,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Register a device, or register it anew.",
         Reply::Routed(Body::of::<device::Registered>()),
     )
-    .needs(&[TOKEN, OWN_TOKEN, SIGNATURE])
+    .needs(&[&[OwnToken, Signature], &[Signature]])
     .takes(Body::of::<device::Register>())
     .or(&[
         RegistrationChanged,
@@ -168,7 +162,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Remove a device and all its keys.",
         Reply::RoutedEmpty,
     )
-    .needs(&[TOKEN, OPERATOR, SIGNATURE])
+    .needs(&[&[Signature], &[OperatorToken], &[Token]])
     .query(Query::Seq)
     .or(&[UnknownUser, UnknownDevice, SeqMissing, StaleSeq, RegistrationChanged, NoQuorum]),
     operation(
@@ -178,7 +172,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Replace the signed prekey of a device.",
         Reply::Routed(Body::of::<device::Pool>()),
     )
-    .needs(&[SIGNATURE])
+    .needs(&[&[Signature]])
     .takes(Body::of::<device::ReplaceSignedPreKey>())
     .or(&[
         UnknownUser,
@@ -199,7 +193,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Add one-time prekeys to the pool of a device.",
         Reply::Routed(Body::of::<device::Pool>()),
     )
-    .needs(&[SIGNATURE])
+    .needs(&[&[Signature]])
     .takes(Body::of::<device::AddOneTimePreKeys>())
     .or(&[
         UnknownUser,
@@ -221,7 +215,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "What the server holds of a device's keys.",
         Reply::Routed(Body::of::<device::Status>()),
     )
-    .needs(&[SIGNATURE])
+    .needs(&[&[Signature]])
     .or(&[UnknownUser, UnknownDevice, NoQuorum]),
     operation(
         Put,
@@ -230,7 +224,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "The next signed device list of a user.",
         Reply::Routed(Body::of::<user::DeviceListPut>()),
     )
-    .needs(&[TOKEN, OWN_TOKEN])
+    .needs(&[&[OwnToken]])
     .takes(Body::of::<key::DeviceList>())
     .or(&[
         UnknownUser,
@@ -250,7 +244,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "A bundle for each device of a user; pops one one-time prekey of each, in one commit.",
         Reply::Routed(Body::of::<bundle::Fetched>()),
     )
-    .needs(&[TOKEN])
+    .needs(&[&[Token]])
     .by(Asks::Fetcher)
     .takes(Body::of::<bundle::Fetch>())
     .or(DISPENSE),
@@ -261,7 +255,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Bundles of several users, each a fetch of its own.",
         Reply::Json(Body::of::<bundle::FetchedMany>()),
     )
-    .needs(&[TOKEN])
+    .needs(&[&[Token]])
     .by(Asks::Fetcher)
     .takes(Body::of::<bundle::FetchMany>())
     .or(&[LimitExceeded]),
@@ -272,11 +266,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "What there is for a device to look at, as it happens.",
         Reply::Other(oncekey_api::event::EVENT_STREAM),
     )
-    .needs(&[SIGNATURE])
+    .needs(&[&[Signature]])
     .query(Query::Device)
     .or(&[UnknownUser, UnknownDevice, NoQuorum]),
     operation(Post, path::REPORTS, "report", "Why handshakes failed, in numbers.", Reply::Empty)
-        .needs(&[SIGNATURE])
+        .needs(&[&[Signature]])
         .takes(Body::of::<report::Report>())
         .or(&[LimitExceeded, TooManyReports]),
     operation(
@@ -305,7 +299,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .by(Asks::Operator),
     operation(Get, path::OPENAPI, "openapi", "This description.", Reply::Other("application/json"))
-        .by(Asks::Operator),
+        .by(Asks::Operator)
+        .needs(&[&[OperatorToken]]),
     operation(
         Get,
         path::CLUSTER,
@@ -314,6 +309,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Reply::Json(Body::of::<cluster::Cluster>()),
     )
     .by(Asks::Operator)
+    .needs(&[&[OperatorToken]])
     .query(Query::State),
     operation(
         Get,
@@ -322,7 +318,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "A page for people that shows what the cluster tells.",
         Reply::Other("text/html"),
     )
-    .by(Asks::Operator),
+    .by(Asks::Operator)
+    .needs(&[&[OperatorToken]]),
     operation(
         Post,
         path::CLUSTER_REPLACE,
@@ -331,6 +328,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Reply::Empty,
     )
     .by(Asks::Operator)
+    .needs(&[&[OperatorToken]])
     .takes(Body::of::<cluster::Replace>())
     .or(&[UnknownNode, MembershipConflict, NoQuorum]),
     operation(
@@ -341,6 +339,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Reply::Empty,
     )
     .by(Asks::Operator)
+    .needs(&[&[OperatorToken]])
     .takes(Body::of::<cluster::Init>())
     .or(&[LimitExceeded, MembershipConflict]),
     operation(
@@ -351,6 +350,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Reply::Empty,
     )
     .by(Asks::Operator)
+    .needs(&[&[OperatorToken]])
     .takes(Body::of::<cluster::Join>())
     .or(&[UnknownNode, MembershipConflict, NoQuorum]),
     operation(
@@ -361,6 +361,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Reply::Empty,
     )
     .by(Asks::Operator)
+    .needs(&[&[OperatorToken]])
     .takes(Body::of::<cluster::Drain>())
     .or(&[UnknownNode, MembershipConflict, NoQuorum]),
     operation(
@@ -371,6 +372,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Reply::Empty,
     )
     .by(Asks::Operator)
+    .needs(&[&[OperatorToken]])
     .takes(Body::of::<cluster::Transfer>())
     .or(&[UnknownShard, MembershipConflict, NoQuorum]),
     operation(
@@ -381,6 +383,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Reply::Json(Body::of::<backup::Plan>()),
     )
     .by(Asks::Operator)
+    .needs(&[&[OperatorToken]])
     .or(&[NotReady]),
     operation(
         Get,
@@ -390,6 +393,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Reply::Other("application/octet-stream"),
     )
     .by(Asks::Operator)
+    .needs(&[&[OperatorToken]])
     .or(&[UnknownShard, NotReady, NoQuorum]),
     operation(
         Post,
@@ -399,6 +403,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Reply::Json(Body::of::<backup::Restored>()),
     )
     .by(Asks::Operator)
+    .needs(&[&[OperatorToken]])
     .takes(Body::of::<backup::Restore>())
     .or(&[ClusterNotNew, NoQuorum]),
     operation(
@@ -409,6 +414,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Reply::Empty,
     )
     .by(Asks::Operator)
+    .needs(&[&[OperatorToken]])
     .or(&[ClusterNotNew, EpochChanged, InvalidBody, LimitExceeded, BodyTooLarge, NoQuorum]),
     operation(
         Post,
@@ -418,5 +424,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Reply::Json(Body::of::<backup::Restored>()),
     )
     .by(Asks::Operator)
+    .needs(&[&[OperatorToken]])
     .or(&[ClusterNotNew, EpochChanged, NoQuorum]),
 ];

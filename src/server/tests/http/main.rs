@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
 mod auth;
+mod described;
 mod edge;
 mod endpoints;
 mod events;
