@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use axum::http::Uri;
+use axum::http::{Uri, uri::Scheme};
 
 use super::{
     DAY_MS, Error,
@@ -44,8 +44,13 @@ pub struct Tokens {
 pub enum KeySource {
     /// In a file.
     File(PathBuf),
-    /// Under a URL.
-    Url(Uri),
+    /// On a server.
+    Url {
+        /// Their address.
+        url: Uri,
+        /// The file of the authorities that vouch for the server; the machine's when absent.
+        authorities: Option<PathBuf>,
+    },
 }
 
 /// An algorithm of tokens (RFC 7518, RFC 8037).
@@ -94,9 +99,14 @@ fn tokens(settings: &Settings) -> Result<Tokens, Error> {
     if issuer.is_none() && audience.is_none() && file.is_none() && url.is_none() {
         return Err(Error::NoAuth);
     }
+    let authorities: Option<PathBuf> = settings.optional("auth.jwks_ca")?;
+    let is_https = url.as_ref().is_some_and(|url| url.scheme() == Some(&Scheme::HTTPS));
+    if authorities.is_some() && !is_https {
+        return Err(settings.error("auth.jwks_ca", "is for an auth.jwks_url with https://"));
+    }
     let keys = match (file, url) {
         (Some(file), None) => KeySource::File(file),
-        (None, Some(url)) => KeySource::Url(web(settings, url)?),
+        (None, Some(url)) => KeySource::Url { url: web(settings, url)?, authorities },
         (None, None) => return Err(Error::Missing { key: "auth.jwks_file" }),
         (Some(_), Some(_)) => {
             return Err(settings.error("auth.jwks_url", "and auth.jwks_file exclude each other"));

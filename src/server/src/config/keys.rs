@@ -218,6 +218,12 @@ pub const KEYS: &[Key] = &[
          auth.jwks_url must be set for tokens.",
     ),
     text("auth.jwks_url", None, "Address, https or http, of the public keys of the issuer."),
+    text(
+        "auth.jwks_ca",
+        None,
+        "Authorities, in PEM, one of which vouches for the server of auth.jwks_url; those of the \
+         machine when absent. Read at the start.",
+    ),
     integer(
         "auth.jwks_refresh_ms",
         Some("600000"),
@@ -340,8 +346,10 @@ const LINE_CHARS: usize = 100;
 /// A configuration file with every key, explained and commented out. `deploy/node.toml` is it.
 #[must_use]
 pub fn example() -> String {
-    let mut out =
-        String::from("# Every key of an Oncekey node. Commented keys show their defaults.\n");
+    let mut out = String::from(
+        "# Every key of an Oncekey node. Commented keys show their defaults. A variable of the\n\
+         # environment goes before a line here: ONCEKEY_NODE_ID before id in [node].\n",
+    );
     let mut section = "";
     for key in KEYS {
         let (of, name) = key.name.split_once('.').unwrap_or(("", key.name));

@@ -83,14 +83,17 @@ impl Settings {
         Ok(())
     }
 
-    /// Takes `ONCEKEY_<SECTION>_<NAME>`. Variables of no known section are somebody else's:
-    /// Kubernetes sets some with this prefix for a service of this name.
+    /// Takes `ONCEKEY_<SECTION>_<NAME>`. Variables of no known section are somebody else's, as the
+    /// program's own `ONCEKEY_TOKEN`, and so are those that tell of services.
     pub(super) fn add_env(
         &mut self,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(), Error> {
         for (variable, text) in variables {
             let Some(rest) = variable.strip_prefix(ENV_PREFIX) else { continue };
+            if is_of_a_service(rest) {
+                continue;
+            }
             let name = rest.to_ascii_lowercase().replacen('_', ".", 1);
             let section = name.split('.').next().unwrap_or_default();
             if !KEYS.iter().any(|key| key.name.split('.').next() == Some(section)) {
@@ -189,6 +192,17 @@ impl Setting {
     fn error(&self, key: &'static str, reason: impl fmt::Display) -> Error {
         Error::Value { key, origin: self.origin.clone(), reason: reason.to_string() }
     }
+}
+
+/// Whether `name` ends as the variables do that Kubernetes sets for a service, `oncekey-http` say:
+/// `HTTP_SERVICE_HOST`, `HTTP_SERVICE_PORT_WEB`, `HTTP_PORT`, `HTTP_PORT_8080_TCP_ADDR`. No key does.
+pub(super) fn is_of_a_service(name: &str) -> bool {
+    let with_number =
+        |(_, rest): (&str, &str)| rest.starts_with(|first: char| first.is_ascii_digit());
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || name.split_once("_PORT_").is_some_and(with_number)
 }
 
 fn find(name: &str, origin: &Origin) -> Result<&'static Key, Error> {

@@ -126,6 +126,10 @@ fn every_error_names_its_key_and_where_it_came_from() {
             "auth.jwks_url and auth.jwks_file exclude each other (flag)",
         ),
         (
+            in_flag("auth.jwks_ca", "ca.pem"),
+            "auth.jwks_ca is for an auth.jwks_url with https:// (flag)",
+        ),
+        (
             in_flag("auth.skew_ms", "120001"),
             "auth.skew_ms is 120001, allowed are 0 to 120000 (flag)",
         ),
@@ -154,6 +158,40 @@ fn a_file_that_is_not_toml_is_refused_with_its_line() {
     let error = load("[node]\nid = = 1", &[], &[]).unwrap_err();
     assert!(error.starts_with("oncekey.toml is not TOML"), "{error}");
     assert!(error.contains("line 2"), "{error}");
+}
+
+#[test]
+fn variables_of_services_and_of_the_program_are_no_keys_and_those_of_a_section_are() {
+    for foreign in [
+        "ONCEKEY_SERVICE_HOST",
+        "ONCEKEY_PORT",
+        "ONCEKEY_HTTP_SERVICE_HOST",
+        "ONCEKEY_HTTP_SERVICE_PORT_WEB",
+        "ONCEKEY_HTTP_PORT",
+        "ONCEKEY_CLUSTER_PORT_8080_TCP_ADDR",
+        "ONCEKEY_TOKEN",
+        "ONCEKEY_TOKEN_FILE",
+        "ONCEKEY_CA",
+        "ONCEKEY_ADMIN",
+        "ONCEKEY_HOME",
+        "ONCEKEY_ENDPOINTS",
+        "ONCEKEY_PASSPHRASE",
+        "ONCEKEY_PASSPHRASE_FILE",
+        "ONCEKEY_BIN",
+    ] {
+        load(FILE, &[(foreign, "debug")], &[]).unwrap_or_else(|error| panic!("{error}"));
+    }
+    for key in KEYS {
+        let name = key.name.replacen('.', "_", 1).to_ascii_uppercase();
+        assert!(!super::settings::is_of_a_service(&name), "{name}");
+    }
+    // A word too few, or a slip: no default is taken for what was meant.
+    for (variable, key) in [("ONCEKEY_LOG", "log"), ("ONCEKEY_LOG_LEVEL", "log.level")] {
+        let error = load(FILE, &[(variable, "debug")], &[]).unwrap_err();
+        let told =
+            format!("{key} is not a key of the configuration (environment variable {variable})");
+        assert_eq!(error, told);
+    }
 }
 
 #[test]

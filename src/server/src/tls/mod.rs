@@ -10,15 +10,22 @@
 
 mod credentials;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod name;
 mod peers;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use oncekey_raft::{Environment, environment::Guard};
 use oncekey_types::NodeId;
 use prometheus_client::registry::Registry;
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
 pub(crate) use self::credentials::Credentials;
@@ -69,6 +76,22 @@ pub struct PeerFiles {
     pub authorities: PathBuf,
     /// What these have revoked.
     pub revoked: Option<PathBuf>,
+}
+
+/// How this node speaks TLS to servers that one of the authorities in the file `path` vouches for.
+///
+/// # Errors
+///
+/// When there are none in it.
+pub(crate) fn client(path: &Path) -> Result<ClientConfig, LoadError> {
+    let roots = files::authorities(path, &mut Sha256::new())?;
+    let unfit = |error: rustls::Error| LoadError::Unfit {
+        path: path.to_owned(),
+        reason: format!("cannot be used: {error}"),
+    };
+    let config = ClientConfig::builder_with_provider(files::provider());
+    let config = config.with_safe_default_protocol_versions().map_err(unfit)?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// The certificates in use.

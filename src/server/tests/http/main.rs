@@ -7,6 +7,7 @@ mod edge;
 mod endpoints;
 mod events;
 mod hostile;
+mod key_server;
 mod limits;
 mod metrics;
 mod outage;

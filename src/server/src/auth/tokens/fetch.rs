@@ -15,6 +15,9 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use oncekey_types::limits;
+use rustls::crypto::ring;
+
+use crate::tls::{self, LoadError};
 
 /// Time for the server of the keys to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -27,7 +30,7 @@ pub(super) enum Source {
     Url {
         /// Its address.
         url: Uri,
-        /// Asks it; none when the machine has no roots to trust.
+        /// Asks it; none when the machine has no authorities to trust.
         client: Option<Box<Https>>,
     },
 }
@@ -39,6 +42,8 @@ type Https = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 pub(super) enum FetchError {
     #[error("{0}")]
     Read(#[source] io::Error),
+    #[error("this machine trusts no authority; auth.jwks_ca may name some")]
+    NoAuthorities,
     #[error("the server of the keys did not answer in time")]
     Timeout,
     #[error("the server of the keys cannot be reached")]
@@ -54,14 +59,18 @@ impl Source {
         Self::File(path.to_owned())
     }
 
-    pub(super) fn url(url: Uri) -> Self {
-        let provider = rustls::crypto::ring::default_provider();
-        let connector = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider);
-        let client = connector.ok().map(|connector| {
+    /// Keys under `url`, on a server that one of `authorities` vouches for, or of the machine's.
+    pub(super) fn url(url: Uri, authorities: Option<&Path>) -> Result<Self, LoadError> {
+        let connector = HttpsConnectorBuilder::new();
+        let connector = match authorities {
+            Some(path) => Some(connector.with_tls_config(tls::client(path)?)),
+            None => connector.with_provider_and_native_roots(ring::default_provider()).ok(),
+        };
+        let client = connector.map(|connector| {
             let connector = connector.https_or_http().enable_http1().build();
             Box::new(Client::builder(TokioExecutor::new()).build(connector))
         });
-        Self::Url { url, client }
+        Ok(Self::Url { url, client })
     }
 
     pub(super) async fn read(&self) -> Result<Vec<u8>, FetchError> {
@@ -73,7 +82,7 @@ impl Source {
                     .map_err(FetchError::Read)
             }
             Self::Url { url, client } => {
-                let client = client.as_ref().ok_or(FetchError::Unreachable)?;
+                let client = client.as_ref().ok_or(FetchError::NoAuthorities)?;
                 tokio::time::timeout(ANSWER_WITHIN, get(client, url.clone()))
                     .await
                     .map_err(|_| FetchError::Timeout)?

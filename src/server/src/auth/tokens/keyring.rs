@@ -23,7 +23,10 @@ use super::{
     fetch::{FetchError, Source},
     keys::{KeySet, KeySetError},
 };
-use crate::config::auth::{Algorithm, KeySource, Tokens};
+use crate::{
+    config::auth::{Algorithm, KeySource, Tokens},
+    tls,
+};
 
 /// How often a file is looked at.
 const FILE_EVERY: Duration = Duration::from_secs(5);
@@ -43,6 +46,9 @@ pub enum KeysError {
         /// Why.
         reason: String,
     },
+    /// The authorities that vouch for the server of the keys cannot be used.
+    #[error("cannot ask for the keys of the tokens: {0}")]
+    Authorities(#[from] tls::LoadError),
 }
 
 /// The keys.
@@ -80,7 +86,9 @@ impl KeyRing {
     pub(super) async fn start(settings: &Tokens) -> Result<Self, KeysError> {
         let (source, every) = match &settings.keys {
             KeySource::File(path) => (Source::file(path), FILE_EVERY),
-            KeySource::Url(url) => (Source::url(url.clone()), settings.refresh),
+            KeySource::Url { url, authorities } => {
+                (Source::url(url.clone(), authorities.as_deref())?, settings.refresh)
+            }
         };
         let inner = Arc::new(Inner {
             source,
@@ -92,7 +100,7 @@ impl KeyRing {
         match (inner.load(&mut *inner.last.lock().await).await, &settings.keys) {
             (Ok(()), _) => {}
             // Whoever answers there may start at the same time.
-            (Err(error), KeySource::Url(_)) => {
+            (Err(error), KeySource::Url { .. }) => {
                 tracing::warn!(%error, "no keys yet: every token is refused until there are");
             }
             (Err(LoadError::Fetch(FetchError::Read(error))), KeySource::File(_)) => {

@@ -58,6 +58,12 @@ impl KeySet {
         Ok(Self(keys))
     }
 
+    /// The names of the keys.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn names(&self) -> impl Iterator<Item = Option<&str>> {
+        self.0.iter().map(|(name, _)| name.as_deref())
+    }
+
     /// The key of this name; without a name, the only key there is.
     pub(super) fn find(&self, name: Option<&str>) -> Option<&DecodingKey> {
         match (name, self.0.as_slice()) {

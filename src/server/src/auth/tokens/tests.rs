@@ -8,6 +8,7 @@ use std::{
 
 use axum::http::Uri;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use oncekey_types::TimestampMs;
 use ring::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _},
@@ -245,7 +246,7 @@ async fn a_server_of_keys_that_is_down_leaves_a_node_that_says_so() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut settings = settings(Path::new(""), Algorithm::EdDsa);
     let url: Uri = format!("http://{closed}/jwks.json").parse().unwrap();
-    settings.keys = KeySource::Url(url);
+    settings.keys = KeySource::Url { url, authorities: None };
     let tokens = Tokens::start(&settings, Clock::new(|| TimestampMs(0))).await.unwrap();
     let refused = tokens.verify(&Key::ed(1).token(|_, _| {})).await.err();
     assert_eq!(refused.map(|problem| problem.code), Some(Code::KeysUnavailable));

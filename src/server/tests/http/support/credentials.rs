@@ -18,17 +18,28 @@ use super::{Device, Request, device::now};
 /// An account system.
 pub(crate) struct Issuer {
     key: Ed25519KeyPair,
+    name: &'static str,
     folder: TempDir,
 }
 
 impl Issuer {
     pub(crate) fn new() -> Self {
-        let key = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).unwrap();
-        let x = URL_SAFE_NO_PAD.encode(key.public_key().as_ref());
-        let issuer = Self { key, folder: tempfile::tempdir().unwrap() };
-        let set = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "one", "x": x}]});
+        Self::with(9, "one")
+    }
+
+    /// With another key, of this name.
+    pub(crate) fn with(seed: u8, name: &'static str) -> Self {
+        let key = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+        let issuer = Self { key, name, folder: tempfile::tempdir().unwrap() };
+        let set = json!({"keys": [issuer.public()]});
         std::fs::write(issuer.key_set(), set.to_string()).unwrap();
         issuer
+    }
+
+    /// The public key, as a set of keys has it.
+    pub(crate) fn public(&self) -> Value {
+        let x = URL_SAFE_NO_PAD.encode(self.key.public_key().as_ref());
+        json!({"kty": "OKP", "crv": "Ed25519", "kid": self.name, "x": x})
     }
 
     fn key_set(&self) -> PathBuf {
@@ -62,7 +73,7 @@ impl Issuer {
         user: &str,
         edit: impl FnOnce(&mut Value, &mut Value),
     ) -> String {
-        let mut header = json!({"alg": "EdDSA", "typ": "JWT", "kid": "one"});
+        let mut header = json!({"alg": "EdDSA", "typ": "JWT", "kid": self.name});
         let mut claims = json!({
             "iss": "https://accounts.example",
             "aud": "oncekey",
