@@ -10,6 +10,7 @@ use axum::{
 };
 use oncekey_api::{Code, Problem, cluster::Health, problem::Members};
 use oncekey_raft::{NodeStatus, ShardStatus, Standing};
+use oncekey_types::NodeId;
 use utoipa::openapi::OpenApi;
 
 use crate::{
@@ -30,8 +31,9 @@ pub(crate) async fn livez() -> Json<Health> {
     Json(Health { ok: true })
 }
 
-/// `GET /readyz`: the node is a member, and every shard has a leader and, where it is hosted here, is
-/// caught up.
+/// `GET /readyz`: the node is a member, and every shard has a leader and, where it is hosted here, has
+/// a quorum in reach and is caught up. While a lost leader is replaced, the node stays ready: nothing
+/// is gained by sending everybody elsewhere, to nodes that wait as well.
 pub(crate) async fn readyz(State(app): Shared) -> Result<Json<Health>, Rejection> {
     let mut reasons = unready(&app.node.status());
     if app.is_draining() {
@@ -62,16 +64,21 @@ fn unready(status: &NodeStatus) -> Vec<String> {
     status
         .shards
         .iter()
-        .filter_map(|shard| why_not(shard).map(|why| format!("shard {} {why}", shard.shard)))
+        .filter_map(|shard| {
+            why_not(shard, status).map(|why| format!("shard {} {why}", shard.shard))
+        })
         .chain(unled.map(|placed| format!("shard {} has no leader", placed.shard)))
         .collect()
 }
 
-fn why_not(shard: &ShardStatus) -> Option<String> {
+fn why_not(shard: &ShardStatus, status: &NodeStatus) -> Option<String> {
+    // Whoever is no member yet, or no more, is not looked after.
+    let is_silent = |node: &&NodeId| status.members.get(*node).is_some_and(|told| !told.is_alive);
+    let silent = shard.voters.iter().filter(is_silent).count();
     let lag = shard.committed.0.saturating_sub(shard.applied.0);
     if shard.leader.is_none() {
         Some("has no leader".to_owned())
-    } else if !shard.in_contact {
+    } else if !shard.in_contact || silent * 2 >= shard.voters.len() {
         Some("is out of contact".to_owned())
     } else if lag > READY_LAG_MAX {
         Some(format!("is {lag} entries behind"))
