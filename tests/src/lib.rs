@@ -5,6 +5,9 @@
 //! its nodes and says where. What happens is up to the scheduler: there is no seed to repeat a run
 //! with, only the folder to read.
 
+pub mod hostile_table;
+pub mod program;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

@@ -265,8 +265,7 @@ pub(crate) fn http(good: &Good) -> Vec<Case> {
         (Method::POST, path::BUNDLES.to_owned()),
     ] {
         let base = |name: &str, body: &[u8], want| {
-            let name = format!("{name} to {method} {target}");
-            let case = json_case(&name, method.clone(), target.clone(), &Value::Null, want);
+            let case = json_case(name, method.clone(), target.clone(), &Value::Null, want);
             Case { body: body.to_vec(), ..case }
         };
         let large = vec![b' '; 65 * 1024];

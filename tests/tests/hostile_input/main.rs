@@ -19,7 +19,7 @@ use oncekey_client::{
     transport::{Answer, Call, Transport},
 };
 use oncekey_cluster::http::Http;
-use oncekey_tests::{LIMIT, Nodes, any_node, small};
+use oncekey_tests::{LIMIT, Nodes, any_node, hostile_table, small};
 use oncekey_types::{DeviceId, UserId};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -54,20 +54,31 @@ async fn hostile_input_gets_a_problem_and_changes_nothing() -> Result<()> {
     let before = comparable(bob.status().await?.server);
     let mut wrong = Vec::new();
     let admin = cluster.admin(cluster.nodes()[0]);
-    for (base, case) in cases::device(&good)
-        .into_iter()
-        .chain(cases::fetch(&good))
-        .chain(cases::http(&good))
-        .map(|case| (&endpoint, case))
-        .chain(cases::admin().into_iter().map(|case| (&admin, case)))
-    {
-        let name = case.name.clone();
-        if let Err(error) = send(&http, base, case).await {
-            wrong.push(format!("{name}: {error:#}"));
+    for (heading, base, cases) in [
+        ("Nodes: writes of a device", &endpoint, cases::device(&good)),
+        ("Nodes: fetches", &endpoint, cases::fetch(&good)),
+        ("Nodes: bodies and targets", &endpoint, cases::http(&good)),
+        ("Nodes: what operators send", &admin, cases::admin()),
+    ] {
+        let row = |case: &Case| (case.name.clone(), format!("{} `{}`", case.want.0, case.want.1));
+        hostile_table::check(heading, cases.iter().map(row)).map_err(anyhow::Error::msg)?;
+        for case in cases {
+            let name = format!("{} to {} {}", case.name, case.method, case.target);
+            if let Err(error) = send(&http, base, case).await {
+                wrong.push(format!("{name}: {error:#}"));
+            }
         }
     }
     let address = endpoint.trim_start_matches("http://").parse()?;
-    for (name, bytes, want) in raw::cases(&good) {
+    let raw = raw::cases(&good);
+    let gets = |want: &[Option<u16>]| {
+        let one =
+            |status: &Option<u16>| status.map_or("end".to_owned(), |status| status.to_string());
+        want.iter().map(one).collect::<Vec<_>>().join(" or ")
+    };
+    let rows = raw.iter().map(|(name, _, want)| ((*name).to_owned(), gets(want)));
+    hostile_table::check("Nodes: what is hardly HTTP", rows).map_err(anyhow::Error::msg)?;
+    for (name, bytes, want) in raw {
         match raw::send(address, &bytes).await {
             Ok(status) if want.contains(&status) => {}
             Ok(status) => wrong.push(format!("{name}: status {status:?}, not one of {want:?}")),

@@ -9,6 +9,7 @@ use crate::support::{
     Device, Fixture, Reply, Request,
     credentials::{Issuer, Signing, params},
     device::now,
+    hostile_table,
 };
 
 /// A node that wants tokens and signatures, with a registered device of Bob.
@@ -28,6 +29,16 @@ struct Case {
 
 fn case(name: &str, request: Request, status: u16, code: &'static str) -> Case {
     Case { name: name.to_owned(), request, status, code }
+}
+
+/// The cases, which `docs/hostile-input.md` has under `heading`, whatever they are tried with.
+fn tabled(heading: &str, cases: Vec<Case>) -> Vec<Case> {
+    let row = |case: &Case| {
+        let sent = case.name.split_once(", ").map_or(&*case.name, |(_, sent)| sent);
+        (sent.to_owned(), format!("{} `{}`", case.status, case.code))
+    };
+    hostile_table::check(heading, cases.iter().map(row)).unwrap_or_else(|table| panic!("{table}"));
+    cases
 }
 
 impl World {
@@ -129,7 +140,7 @@ async fn a_fetch_needs_a_good_token_and_nothing_else() {
     let user = Request::get(world.bob.user_path());
     let many = Request::fetch(path::BUNDLES, "k", &json!({"users": [{"user": "bob"}]}));
     for (of, request) in [("fetch", fetch.clone()), ("user", user), ("fetch of many", many)] {
-        world.refuse_all(bad_tokens(of, &request, &world.issuer)).await;
+        world.refuse_all(tabled("A token", bad_tokens(of, &request, &world.issuer))).await;
     }
     let signed = fetch.clone().signed(&world.bob);
     world.refuse_all(vec![case("by signature", signed, 401, "token_missing")]).await;
@@ -149,13 +160,14 @@ async fn a_first_registration_needs_the_users_token_and_a_signature_of_the_key_i
     let mut device = Device::new("carol", 1);
     let unsigned = device.register(2);
     let good = unsigned.clone().signed(&device).bearer(&carol);
-    let mut cases = bad_tokens("registration", &good, &world.issuer);
+    let tokens = bad_tokens("registration", &good, &world.issuer);
+    world.refuse_all(tabled("A token", tokens)).await;
     let other_key = unsigned.clone().signed_with(&device, |signing| {
         let by = Device::new("carol", 2);
         signing.signature =
             Some(by.authentication.sign(signing.base().as_bytes()).as_bytes().to_vec());
     });
-    cases.extend([
+    let cases = vec![
         case("of another user", good.clone().bearer(&mallory), 403, "other_user"),
         case(
             "an operator's token",
@@ -165,8 +177,8 @@ async fn a_first_registration_needs_the_users_token_and_a_signature_of_the_key_i
         ),
         case("not signed", unsigned.clone().bearer(&carol), 401, "signature_missing"),
         case("another key", other_key.bearer(&carol), 401, "request_signature_invalid"),
-    ]);
-    world.refuse_all(cases).await;
+    ];
+    world.refuse_all(tabled("Who registers a device", cases)).await;
     let reply = world.node.send(Request::get(device.user_path()).bearer(&carol)).await;
     assert_eq!(reply.problem_code(), "unknown_user", "nothing was registered");
     assert_eq!(world.node.send(good.clone()).await.status, 200);
@@ -191,13 +203,12 @@ async fn a_registered_device_is_replaced_by_its_own_key_only() {
     ahead.registration = Some(RegistrationId(9));
     ahead.next_prekey = 70;
     let ahead = ahead.register(1).signed(&world.bob);
-    world
-        .refuse_all(vec![
-            case("as if it were new", first, 409, "registration_changed"),
-            case("by another key", next, 401, "request_signature_invalid"),
-            case("of a number to come", ahead, 409, "registration_changed"),
-        ])
-        .await;
+    let cases = vec![
+        case("as if it were new", first, 409, "registration_changed"),
+        case("by another key", next, 401, "request_signature_invalid"),
+        case("of a number to come", ahead, 409, "registration_changed"),
+    ];
+    world.refuse_all(tabled("Who replaces a registration", cases)).await;
     let again = world.bob.register(1);
     let reply = world.node.send(again.signed(&world.bob)).await;
     assert_eq!(reply.status, 200, "its own key needs no token: {reply:?}");
@@ -293,7 +304,7 @@ async fn what_a_device_writes_or_reads_needs_its_signature() {
         ("events", events),
     ];
     for (of, request) in all {
-        let mut cases = bad_signatures(of, &request, &world.bob, &other);
+        let mut cases = tabled("A signature", bad_signatures(of, &request, &world.bob, &other));
         if of == "report" {
             // It names its device in the signature alone.
             cases.retain(|case| !case.name.contains("of another"));
@@ -332,12 +343,11 @@ async fn a_body_that_was_changed_on_the_way_is_refused() {
         let digest = fitting.headers.iter().find(|(name, _)| name == "Content-Digest").unwrap();
         changed.clone().header("Content-Digest", &digest.1)
     };
-    world
-        .refuse_all(vec![
-            case("another body", changed, 401, "request_signature_invalid"),
-            case("another body and digest", dressed, 401, "request_signature_invalid"),
-        ])
-        .await;
+    let cases = vec![
+        case("another body", changed, 401, "request_signature_invalid"),
+        case("another body and digest", dressed, 401, "request_signature_invalid"),
+    ];
+    world.refuse_all(tabled("A body changed on the way", cases)).await;
     assert_eq!(world.node.send(signed).await.status, 200, "as it was signed it is taken");
 }
 
@@ -368,37 +378,26 @@ async fn a_device_is_removed_by_itself_by_an_operator_or_when_its_user_struck_it
     let numbered = |seq: u64| Request::new("DELETE", format!("{target}?seq={seq}"));
     let plain = Request::new("DELETE", target.clone());
     let bobs = world.issuer.token("bob");
-    world
-        .refuse_all(vec![
-            case("nobody", plain.clone(), 401, "signature_missing"),
-            case("no number", plain.clone().signed(&world.bob), 400, "seq_missing"),
-            case("a number used", numbered(1).signed(&world.bob), 409, "stale_seq"),
-            case("its user alone", plain.clone().bearer(&bobs), 403, "scope_missing"),
-            case(
-                "another user",
-                plain.clone().bearer(&world.issuer.token("eve")),
-                403,
-                "scope_missing",
-            ),
-        ])
-        .await;
+    let eve = world.issuer.token("eve");
+    let cases = vec![
+        case("nobody", plain.clone(), 401, "signature_missing"),
+        case("no number", plain.clone().signed(&world.bob), 400, "seq_missing"),
+        case("a number used", numbered(1).signed(&world.bob), 409, "stale_seq"),
+        case("its user alone", plain.clone().bearer(&bobs), 403, "scope_missing"),
+        case("another user", plain.clone().bearer(&eve), 403, "scope_missing"),
+    ];
+    world.refuse_all(tabled("Who removes a device", cases)).await;
 
     // A list that names another device of Bob's, and this one no more.
     let mut other = Device::new("bob", 2);
     other.next_prekey = 1;
     let (list, _) = other.first_device_list();
     let put = Request::json("PUT", path::device_list(&world.bob.user), &list);
-    world
-        .refuse_all(vec![
-            case("a list without a token", put.clone(), 401, "token_missing"),
-            case(
-                "a list by another",
-                put.clone().bearer(&world.issuer.token("eve")),
-                403,
-                "other_user",
-            ),
-        ])
-        .await;
+    let cases = vec![
+        case("a list without a token", put.clone(), 401, "token_missing"),
+        case("a list by another", put.clone().bearer(&eve), 403, "other_user"),
+    ];
+    world.refuse_all(tabled("Who puts a device list", cases)).await;
     assert_eq!(world.node.send(put.bearer(&bobs)).await.status, 200);
     assert_eq!(world.node.send(plain.clone().bearer(&bobs)).await.status, 204);
     // Gone: known to those with a token only.

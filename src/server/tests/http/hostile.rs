@@ -5,7 +5,7 @@ use oncekey_types::{Seq, UnixSeconds, limits};
 use oncekey_x3dh::device_list::DeviceListHash;
 use serde_json::{Value, json};
 
-use crate::support::{Device, Fixture, Request, device::now, eventually};
+use crate::support::{Device, Fixture, Request, device::now, eventually, hostile_table};
 
 /// A request that must be refused.
 struct Case {
@@ -17,6 +17,13 @@ struct Case {
 
 fn case(name: &'static str, request: Request, status: u16, code: &'static str) -> Case {
     Case { name, request, status, code }
+}
+
+/// The cases, which `docs/hostile-input.md` has under `heading`.
+fn tabled(heading: &str, cases: Vec<Case>) -> Vec<Case> {
+    let row = |case: &Case| (case.name.to_owned(), format!("{} `{}`", case.status, case.code));
+    hostile_table::check(heading, cases.iter().map(row)).unwrap_or_else(|table| panic!("{table}"));
+    cases
 }
 
 /// Sends each case and looks at `device` before and after.
@@ -91,13 +98,13 @@ fn bad_x25519_keys() -> Vec<(&'static str, Value)> {
     let mut one = [0; 32];
     one[0] = 1;
     vec![
-        ("no bytes", key(&[])),
-        ("31 bytes", key(&[9; 31])),
-        ("33 bytes", key(&[9; 33])),
-        ("bit 255 set", key(&high_bit)),
-        ("u above p", key(&p_plus_nine)),
-        ("order 1", key(&[0; 32])),
-        ("order 4", key(&one)),
+        ("an X25519 key of no bytes", key(&[])),
+        ("an X25519 key of 31 bytes", key(&[9; 31])),
+        ("an X25519 key of 33 bytes", key(&[9; 33])),
+        ("an X25519 key with bit 255 set", key(&high_bit)),
+        ("an X25519 key with u above p", key(&p_plus_nine)),
+        ("an X25519 key of order 1", key(&[0; 32])),
+        ("an X25519 key of order 4", key(&one)),
     ]
 }
 
@@ -110,11 +117,11 @@ fn bad_ed25519_keys() -> Vec<(&'static str, Value)> {
     let mut off_curve = [0; 32];
     off_curve[0] = 2;
     vec![
-        ("no bytes", key(&[])),
-        ("33 bytes", key(&[1; 33])),
-        ("low order", key(&neutral)),
-        ("not canonical", key(&not_canonical)),
-        ("off the curve", key(&off_curve)),
+        ("an Ed25519 key of no bytes", key(&[])),
+        ("an Ed25519 key of 33 bytes", key(&[1; 33])),
+        ("an Ed25519 key of low order", key(&neutral)),
+        ("an Ed25519 key that is not canonical", key(&not_canonical)),
+        ("an Ed25519 key off the curve", key(&off_curve)),
     ]
 }
 
@@ -123,7 +130,8 @@ async fn a_bad_registration_changes_nothing() {
     let (node, bob) = node_with_bob().await;
     let mut eve = Device::new("bob", 2);
     let good = eve.register(2);
-    let mut cases = bad_bodies(&good);
+    refuse_all(&node, &bob, tabled("Any body", bad_bodies(&good))).await;
+    let mut cases = Vec::new();
     for (name, key) in bad_ed25519_keys() {
         for pointer in ["/identity_key/key", "/authentication_key"] {
             let bad = good.clone().edit(|body| *body.pointer_mut(pointer).unwrap() = key.clone());
@@ -178,7 +186,7 @@ async fn a_bad_registration_changes_nothing() {
             "invalid_signature",
         ),
     ]);
-    refuse_all(&node, &bob, cases).await;
+    refuse_all(&node, &bob, tabled("A registration", cases)).await;
     assert_eq!(node.send(good).await.status, 200, "the registration itself is good");
 }
 
@@ -192,7 +200,8 @@ async fn a_bad_signed_prekey_changes_nothing() {
     };
     let time = now().0;
     let good = bob.rotate();
-    let mut cases = bad_bodies(&good);
+    refuse_all(&node, &bob, tabled("Any body", bad_bodies(&good))).await;
+    let mut cases = Vec::new();
     cases.extend([
         case("expired", rotate(&mut bob, 1, time - 1), 422, "invalid_validity"),
         case("backwards", rotate(&mut bob, time + 99, time + 98), 422, "invalid_validity"),
@@ -216,7 +225,7 @@ async fn a_bad_signed_prekey_changes_nothing() {
     cases.push(case("a seq again", bob.rotate(), 409, "stale_seq"));
     let mut nobody = Device::new("bob", 9);
     cases.push(case("an unknown device", nobody.rotate(), 404, "unknown_device"));
-    refuse_all(&node, &bob, cases).await;
+    refuse_all(&node, &bob, tabled("A signed prekey", cases)).await;
     assert_eq!(node.send(good).await.status, 200, "the key itself is good");
 }
 
@@ -224,7 +233,8 @@ async fn a_bad_signed_prekey_changes_nothing() {
 async fn bad_one_time_prekeys_change_nothing() {
     let (node, mut bob) = node_with_bob().await;
     let good = bob.add(2);
-    let mut cases = bad_bodies(&good);
+    refuse_all(&node, &bob, tabled("Any body", bad_bodies(&good))).await;
+    let mut cases = Vec::new();
     for (name, key) in bad_x25519_keys() {
         let bad = good.clone().edit(|body| body["one_time_prekeys"][0]["key"] = key);
         cases.push(case(name, bad, 422, "invalid_key"));
@@ -251,7 +261,7 @@ async fn bad_one_time_prekeys_change_nothing() {
     cases.push(case("a seq again", bob.add(1), 409, "stale_seq"));
     let mut nobody = Device::new("carol", 1);
     cases.push(case("an unknown user", nobody.add(1), 404, "unknown_device"));
-    refuse_all(&node, &bob, cases).await;
+    refuse_all(&node, &bob, tabled("One-time prekeys", cases)).await;
     assert_eq!(node.send(good).await.status, 200, "the keys themselves are good");
 }
 
@@ -270,7 +280,7 @@ async fn a_pool_has_its_limit() {
         assert_eq!(node.send(bob.add(200)).await.status, 200);
     }
     let cases = vec![case("over the limit", bob.add(198), 409, "pool_full")];
-    refuse_all(&node, &bob, cases).await;
+    refuse_all(&node, &bob, tabled("A full pool", cases)).await;
 }
 
 #[tokio::test]
@@ -279,7 +289,8 @@ async fn a_bad_device_list_changes_nothing() {
     let put = |body: &Value| Request::json("PUT", path::device_list(&bob.user), body);
     let (list, hash) = bob.first_device_list();
     let good = put(&list);
-    let mut cases = bad_bodies(&good);
+    refuse_all(&node, &bob, tabled("Any body", bad_bodies(&good))).await;
+    let mut cases = Vec::new();
     for (name, key) in bad_ed25519_keys() {
         let bad = good.clone().edit(|body| body["account_key"] = key);
         cases.push(case(name, bad, 422, "invalid_key"));
@@ -305,7 +316,7 @@ async fn a_bad_device_list_changes_nothing() {
         422,
         "invalid_signature",
     ));
-    refuse_all(&node, &bob, cases).await;
+    refuse_all(&node, &bob, tabled("A device list", cases)).await;
     assert_eq!(node.send(good).await.status, 200, "the list itself is good");
     let (forked, _) = bob.device_list(Seq(2), DeviceListHash([8; 32]));
     let (taken_over, _) = other.device_list(Seq(2), hash);
@@ -314,7 +325,7 @@ async fn a_bad_device_list_changes_nothing() {
         case("next of another account key", put(&taken_over), 409, "device_list_other_account"),
         case("not chained", put(&forked), 409, "device_list_broken_chain"),
     ];
-    refuse_all(&node, &bob, cases).await;
+    refuse_all(&node, &bob, tabled("The next device list", cases)).await;
 }
 
 #[tokio::test]
@@ -322,11 +333,11 @@ async fn a_bad_fetch_pops_nothing() {
     let (node, bob) = node_with_bob().await;
     let fetch = |body: &Value| Request::fetch(bob.bundles_path(), "key", body);
     let good = fetch(&json!({}));
-    let mut cases = bad_bodies(&good);
+    refuse_all(&node, &bob, tabled("Any body", bad_bodies(&good))).await;
     let all: Vec<_> = (1..=33).collect();
     let mut twice = good.clone();
     twice.headers.push(("Idempotency-Key".into(), "other".into()));
-    cases.extend([
+    let cases = vec![
         case(
             "no idempotency key",
             good.clone().without("Idempotency-Key"),
@@ -365,8 +376,8 @@ async fn a_bad_fetch_pops_nothing() {
             "unknown_user",
         ),
         case("a word for a flag", fetch(&json!({"require_opk": "yes"})), 422, "invalid_body"),
-    ]);
-    refuse_all(&node, &bob, cases).await;
+    ];
+    refuse_all(&node, &bob, tabled("A fetch", cases)).await;
     assert_eq!(node.send(good.clone()).await.status, 200, "the fetch itself is good");
     let reused = vec![case(
         "a key used for another request",
@@ -374,7 +385,7 @@ async fn a_bad_fetch_pops_nothing() {
         422,
         "idempotency_key_reused",
     )];
-    refuse_all(&node, &bob, reused).await;
+    refuse_all(&node, &bob, tabled("An idempotency key again", reused)).await;
 }
 
 #[tokio::test]
@@ -394,10 +405,10 @@ async fn a_bad_multi_user_fetch_pops_nothing() {
     let (node, bob) = node_with_bob().await;
     let fetch = |users: Value| Request::fetch(path::BUNDLES, "key", &json!({"users": users}));
     let good = fetch(json!([{"user": "bob"}]));
-    let mut cases = bad_bodies(&good);
+    refuse_all(&node, &bob, tabled("Any body", bad_bodies(&good))).await;
     let many: Vec<_> = (0..65).map(|n| json!({"user": n.to_string()})).collect();
     let long = "x".repeat(256);
-    cases.extend([
+    let cases = vec![
         case("no users", fetch(json!([])), 422, "limit_exceeded"),
         case("too many users", fetch(json!(many)), 422, "limit_exceeded"),
         case(
@@ -416,8 +427,8 @@ async fn a_bad_multi_user_fetch_pops_nothing() {
             400,
             "idempotency_key_missing",
         ),
-    ]);
-    refuse_all(&node, &bob, cases).await;
+    ];
+    refuse_all(&node, &bob, tabled("A fetch of many users", cases)).await;
     assert_eq!(node.send(good).await.status, 200, "the fetch itself is good");
 }
 
@@ -445,9 +456,10 @@ async fn a_bad_path_leads_nowhere() {
     ];
     for device in ["x", "-1", "4294967296", "01", "+1", "1.0", "%20", "%31%00"] {
         let target = format!("/v1/users/bob/devices/{device}/prekeys");
-        cases.push(case("a bad device", get(target), 400, "malformed_path"));
+        cases.push(case("a device that is no number", get(target), 400, "malformed_path"));
         let target = format!("/v1/users/bob/devices/{device}");
-        cases.push(case("a bad device", Request::new("DELETE", target), 400, "malformed_path"));
+        let remove = Request::new("DELETE", target);
+        cases.push(case("a device that is no number", remove, 400, "malformed_path"));
     }
     cases.push(case(
         "an unknown device",
@@ -463,7 +475,7 @@ async fn a_bad_path_leads_nowhere() {
     cases.push(case("removing an unknown device", remove(2), 404, "unknown_device"));
     let stale = Request::new("DELETE", format!("{}?seq=1", bob.path("")));
     cases.push(case("removing with a seq again", stale, 409, "stale_seq"));
-    refuse_all(&node, &bob, cases).await;
+    refuse_all(&node, &bob, tabled("A target", cases)).await;
 }
 
 #[tokio::test]
@@ -484,7 +496,7 @@ async fn bad_requests_of_operators_change_nothing() {
         if told { Ok(members) } else { Err(members.to_string()) }
     })
     .await;
-    for Case { name, request, status, code } in bad_bodies(&good) {
+    for Case { name, request, status, code } in tabled("Any body", bad_bodies(&good)) {
         let reply = node.ask_admin(request).await;
         assert_eq!((reply.status, reply.problem_code().as_str()), (status, code), "{name}");
     }
@@ -507,7 +519,8 @@ async fn bad_requests_of_operators_change_nothing() {
 async fn a_bad_report_moves_no_counter() {
     let (node, bob) = node_with_bob().await;
     let good = Request::json("POST", path::REPORTS, &json!({"replay": 1}));
-    let mut cases = bad_bodies(&good);
+    refuse_all(&node, &bob, tabled("Any body", bad_bodies(&good))).await;
+    let mut cases = Vec::new();
     let counts = |counts: Value| Request::json("POST", path::REPORTS, &counts);
     for (name, bad, code) in [
         ("another reason", json!({"replay": 1, "peer": 1}), "invalid_body"),
@@ -517,7 +530,7 @@ async fn a_bad_report_moves_no_counter() {
     ] {
         cases.push(case(name, counts(bad), 422, code));
     }
-    refuse_all(&node, &bob, cases).await;
+    refuse_all(&node, &bob, tabled("A report", cases)).await;
     let metrics = node.ask_admin(Request::get("/metrics")).await.body;
     let line = "oncekey_handshake_failures_total{reason=\"replay\"} 0";
     assert!(metrics.lines().any(|found| found == line), "{metrics}");

@@ -3,6 +3,9 @@
 
 pub(crate) mod credentials;
 pub(crate) mod device;
+#[expect(unreachable_pub, reason = "it is public in the crate that it belongs to")]
+#[path = "../../../../../tests/src/hostile_table.rs"]
+pub(crate) mod hostile_table;
 pub(crate) mod http;
 
 use std::{net::SocketAddr, time::Duration};
