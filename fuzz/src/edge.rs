@@ -1,8 +1,8 @@
 //! What a node takes from the internet: connections and uploads.
 
-use std::{cell::LazyCell, time::Duration};
+use std::{cell::LazyCell, net::Ipv4Addr, time::Duration};
 
-use oncekey_server::fuzzing;
+use oncekey_server::{config::ForwardedHeader, fuzzing};
 use oncekey_store::{
     codec::message,
     command::{Command, PutDeviceList},
@@ -22,6 +22,10 @@ pub const CONNECTION: Target =
 
 /// Uploads with every check of keys and signatures.
 pub const UPLOAD: Target = Target { name: "upload", run: upload, seeds: uploads, claim_bytes: 0 };
+
+/// Fields of a request's head that others than clients write: where it comes from, its trace.
+pub const HEADER_FIELD: Target =
+    Target { name: "header_field", run: header_field, seeds: header_fields, claim_bytes: 0 };
 
 // Time passes only while nothing else happens: whoever waits for bytes is answered at once.
 thread_local! {
@@ -81,6 +85,48 @@ fn connections() -> Vec<Vec<u8>> {
          {}\r\n0\r\n\r\nGET /v1/users/x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
     ]
     .map(|text| text.as_bytes().to_vec())
+    .into()
+}
+
+type Field = fn(&[u8]);
+
+const FIELDS: &[Field] = &[
+    |value| forwarded(ForwardedHeader::XForwardedFor, "203.0.113.9", value),
+    |value| forwarded(ForwardedHeader::Forwarded, "for=203.0.113.9", value),
+    |value| {
+        let Ok(value) = std::str::from_utf8(value) else { return };
+        let Some((trace, span, asked)) = fuzzing::traceparent(value) else { return };
+        take();
+        let again = format!("00-{trace:032x}-{span:016x}-{:02x}", u8::from(asked));
+        assert_eq!(fuzzing::traceparent(&again), Some((trace, span, asked)));
+    },
+];
+
+fn header_field(data: &[u8]) {
+    if let Some((field, value)) = choose(FIELDS, data) {
+        field(value);
+    }
+}
+
+/// Whatever a client says of where it comes from, it is where the proxy that we trust says.
+fn forwarded(header: ForwardedHeader, seen: &str, said: &[u8]) {
+    let client = Some(Ipv4Addr::new(203, 0, 113, 9).into());
+    let added = [said, b", ", seen.as_bytes()].concat();
+    let in_one = fuzzing::client(header, &[&added]);
+    let in_two = fuzzing::client(header, &[said, seen.as_bytes()]);
+    if in_one.is_some() {
+        take();
+        assert_eq!((in_one, in_two), (client, client), "a client has chosen its address");
+    }
+}
+
+fn header_fields() -> Vec<Vec<u8>> {
+    [
+        (0, "198.51.100.7, 10.1.2.3"),
+        (1, "for=\"[2001:db8::1]:4711\";proto=https, for=10.1.2.3"),
+        (2, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+    ]
+    .map(|(field, value)| chosen(field, value.as_bytes()))
     .into()
 }
 

@@ -1,7 +1,8 @@
-//! Files that people bring: exports, configurations, histories.
+//! Files that people bring: backups, exports, configurations, histories.
 
 use std::path::Path;
 
+use oncekey_backup::fuzzing::{manifest_again, sealed, shard_again};
 use oncekey_client::{
     Export, StoreKey, Unlock,
     fuzzing::{change_again, export_secret, export_secret_again},
@@ -13,9 +14,13 @@ use oncekey_x3dh::keys::{AccountKeyPair, AuthenticationKeyPair, IdentityKeyPair}
 
 use crate::{
     Target, choose, chosen, comes_back,
-    examples::{DEVICE, bob, device_list},
+    examples::{DEVICE, NOW, bob, device_list},
+    state::backup_chunks,
     take,
 };
+
+/// A backup: its manifest, as it is and with the checksum put right, and the stream of a shard.
+pub const BACKUP: Target = Target { name: "backup", run: backup, seeds: backups, claim_bytes: 0 };
 
 /// The export of an identity: the box around it, and what is in it.
 pub const EXPORT: Target =
@@ -36,6 +41,60 @@ pub const CONFIGURATION: Target =
 /// A history of a run, read and judged.
 pub const HISTORY: Target =
     Target { name: "history", run: history, seeds: histories, claim_bytes: 0 };
+
+/// Reads a part of a backup.
+type Part = fn(&[u8]);
+
+const PARTS: &[Part] = &[
+    |manifest| comes_back(manifest, manifest_again),
+    |manifest| {
+        if let Some(manifest) = sealed(manifest) {
+            comes_back(&manifest, manifest_again);
+        }
+    },
+    shard,
+];
+
+fn backup(data: &[u8]) {
+    if let Some((part, bytes)) = choose(PARTS, data) {
+        part(bytes);
+    }
+}
+
+/// However a stream is cut, it is refused or written as it came.
+fn shard(data: &[u8]) {
+    let Some((cut, stream)) = data.split_first() else { return };
+    let whole = shard_again(std::iter::once(stream));
+    if let Some(written) = &whole {
+        take();
+        assert_eq!(written, stream, "what is written is not what came");
+    }
+    let in_parts = shard_again(stream.chunks(usize::from(*cut) + 1));
+    assert_eq!(whole, in_parts, "the backup depends on the cuts");
+}
+
+fn backups() -> Vec<Vec<u8>> {
+    let manifest = serde_json::json!({
+        "format": 1, "backup": "09".repeat(16), "cluster": "trial", "epoch": 1,
+        "taken_ms": NOW, "program": "0.1.0",
+        "members": [{"id": 1, "peer": "a:1", "public": "a:2"}],
+        "shards": [{
+            "shard": 0, "file": "shard-00000.backup", "index": 17, "bytes": 1000,
+            "sha256": "07".repeat(32), "users": 2, "devices": 3, "one_time_prekeys": 40,
+        }],
+        "totals": {"users": 2, "devices": 3, "one_time_prekeys": 40},
+        "checksum": "00".repeat(32),
+    })
+    .to_string();
+    let right = sealed(manifest.as_bytes()).expect("it is a manifest");
+    let frames = backup_chunks().iter().fold(vec![7], |mut stream, chunk| {
+        let length = u32::try_from(chunk.len()).expect("the state is small");
+        stream.extend(length.to_be_bytes());
+        stream.extend(chunk);
+        stream
+    });
+    vec![chosen(0, &right), chosen(1, manifest.as_bytes()), chosen(2, &frames)]
+}
 
 fn key() -> Unlock {
     StoreKey::from_bytes(&[7; 32]).into()

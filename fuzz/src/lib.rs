@@ -11,6 +11,8 @@
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod auth;
+pub mod certs;
 pub mod edge;
 mod examples;
 pub mod files;
@@ -72,6 +74,11 @@ pub const TARGETS: &[Target] = &[
     wire::EVENT_STREAM,
     edge::CONNECTION,
     edge::UPLOAD,
+    edge::HEADER_FIELD,
+    auth::TOKEN,
+    auth::KEY_SET,
+    auth::REQUEST_SIGNATURE,
+    certs::CERTIFICATE,
     peers::PEER_FRAME,
     peers::NODE_FILE,
     state::ENTRY,
@@ -80,6 +87,7 @@ pub const TARGETS: &[Target] = &[
     state::SNAPSHOT,
     log::LOG_SEGMENT,
     log::LOG_DAMAGE,
+    files::BACKUP,
     files::EXPORT,
     files::TRUST_CHANGE,
     files::CONFIGURATION,

@@ -212,6 +212,11 @@ fn chunks(content: Content, state: &MemoryState) -> Vec<Vec<u8>> {
     std::iter::from_fn(|| writer.next_chunk(state).expect("no faults")).collect()
 }
 
+/// The backup of a small state.
+pub(crate) fn backup_chunks() -> Vec<Vec<u8>> {
+    chunks(Content::Backup, &STATE)
+}
+
 fn snapshots() -> Vec<Vec<u8>> {
     let stream = |(choice, content): (usize, &Content)| {
         let whole = chunks(*content, &STATE).iter().fold(Vec::new(), |mut bytes, chunk| {

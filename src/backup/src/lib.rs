@@ -20,6 +20,8 @@
 
 mod admin;
 mod frames;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod location;
 mod manifest;
 mod restore;

@@ -159,8 +159,10 @@ fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
 /// The addresses that a request passed, in the order of the header; none for what is no address.
 fn hops(header: ForwardedHeader, headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let values = headers.get_all(header.name()).iter();
-    let elements = values.flat_map(|value| value.to_str().unwrap_or_default().split(','));
+    // One by one: what a client has sent must not make what a proxy has added unreadable.
+    let elements = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     elements
+        .map(|element| std::str::from_utf8(element).unwrap_or_default())
         .map(|element| match header {
             ForwardedHeader::XForwardedFor => address(element),
             ForwardedHeader::Forwarded => element
@@ -178,6 +180,34 @@ fn address(text: &str) -> Option<IpAddr> {
     let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
     let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     text.parse().ok().or_else(with_port).or_else(in_brackets)
+}
+
+/// The forwarded headers, opened to the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    /// Who is taken for the client when a proxy in 10.0.0.0/8 sends a request with these fields, in
+    /// this order; none when they are no fields.
+    #[must_use]
+    pub fn client(header: ForwardedHeader, values: &[&[u8]]) -> Option<IpAddr> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header.name(), HeaderValue::from_bytes(value).ok()?);
+        }
+        let proxies = IpNet::new([10, 0, 0, 0].into(), 8).ok()?;
+        let addresses = Addresses::new(AddressLimits {
+            connections_max: 1,
+            requests_per_s: 0,
+            requests_burst: 1,
+            exempt: Vec::new(),
+            trusted_proxies: vec![proxies],
+            forwarded_header: header,
+        });
+        Some(addresses.client([10, 0, 0, 1].into(), &headers))
+    }
 }
 
 /// tokio's clock, so that a simulation's and a test's time counts.
@@ -292,6 +322,16 @@ mod tests {
         let both =
             headers(&[("forwarded", "for=203.0.113.1"), ("x-forwarded-for", "198.51.100.7")]);
         assert_eq!(addresses.client(ip("10.0.0.1"), &both), ip("198.51.100.7"));
+    }
+
+    #[test]
+    fn what_a_client_sends_does_not_hide_what_the_proxy_adds() {
+        let limits = limits();
+        let addresses = Addresses::new(limits);
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_bytes(b"\xff, 203.0.113.9").unwrap();
+        headers.append(HeaderName::from_static("x-forwarded-for"), value);
+        assert_eq!(addresses.client(ip("10.0.0.1"), &headers), ip("203.0.113.9"));
     }
 
     #[test]

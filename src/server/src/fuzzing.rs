@@ -14,6 +14,12 @@ use tokio::{
     sync::watch,
 };
 
+pub use crate::{
+    addresses::fuzzing::client,
+    auth::fuzzing::{KnownKeys, Parts as RequestParts, Signed, signature},
+    tls::fuzzing::{Believed, Chain, certificates, private_key},
+    trace::traceparent,
+};
 use crate::{
     auth::DeviceAuthority,
     check, extract,

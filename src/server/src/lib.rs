@@ -6,10 +6,11 @@
 //! says so.
 //!
 //! Leaves out: consensus and storage (`oncekey-raft`), and whether a command may be carried out
-//! (`oncekey-store`). Requests are not authenticated yet; see [`auth`].
+//! (`oncekey-store`).
 //!
 //! Start with [`Server`] and [`Config`]; a request passes `listener` (connections), `edge`
-//! (admission, metrics), `extract` (parsing), `handlers`, and `check` (points and signatures).
+//! (admission, metrics), `extract` (parsing), [`auth`] (who asks), `handlers`, and `check` (points and
+//! signatures).
 
 mod addresses;
 mod app;

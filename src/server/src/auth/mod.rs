@@ -12,6 +12,8 @@
 //! (what a device signed).
 
 mod challenge;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod open;
 mod proven;
 mod signature;

@@ -26,7 +26,7 @@ const HOST: &str = "host";
 pub(crate) struct SignedRequest {
     /// Who says to have signed.
     pub(crate) key_id: String,
-    base: String,
+    pub(super) base: String,
     signature: Signature,
 }
 

@@ -108,26 +108,45 @@ pub(super) fn server(files: &CertificateFiles) -> Result<Loaded<ServerConfig>, L
 pub(super) fn pair(files: &CertificateFiles) -> Result<Pair, LoadError> {
     let mut digest = Sha256::new();
     let text = read(&files.certificate, &mut digest)?;
-    let chain = all::<CertificateDer<'_>>(&files.certificate, "certificate", &text)?;
+    let (chain, expires) = chain(&files.certificate, &text)?;
     let text = read(&files.key, &mut digest)?;
-    // What the parser says may quote the file.
-    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|_| LoadError::Lacks {
-        path: files.key.clone(),
-        what: "private key",
-        reason: "there is none, or it is damaged".to_owned(),
-    })?;
+    let key = private_key(&files.key, &text)?;
+    Ok(Pair { chain, key, digest, expires })
+}
+
+/// The certificates in `text`, which is that of the file at `path`, and when the first of them to
+/// expire does so.
+pub(super) fn chain(
+    path: &Path,
+    text: &[u8],
+) -> Result<(Vec<CertificateDer<'static>>, UnixSeconds), LoadError> {
+    let chain = all::<CertificateDer<'_>>(path, "certificate", text)?;
     let mut expires = UnixSeconds(u64::MAX);
     for certificate in &chain {
-        expires = expires.min(expiry(&files.certificate, certificate)?);
+        expires = expires.min(expiry(path, certificate)?);
     }
-    Ok(Pair { chain, key, digest, expires })
+    Ok((chain, expires))
+}
+
+/// The private key in `text`, which is that of the file at `path`.
+pub(super) fn private_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, LoadError> {
+    // What the parser says may quote the file.
+    PrivateKeyDer::from_pem_slice(text).map_err(|_| LoadError::Lacks {
+        path: path.to_owned(),
+        what: "private key",
+        reason: "there is none, or it is damaged".to_owned(),
+    })
 }
 
 /// Reads the authorities in `path`.
 pub(super) fn authorities(path: &Path, digest: &mut Sha256) -> Result<RootCertStore, LoadError> {
-    let text = read(path, digest)?;
+    authorities_in(path, &read(path, digest)?)
+}
+
+/// The authorities in `text`, which is that of the file at `path`.
+pub(super) fn authorities_in(path: &Path, text: &[u8]) -> Result<RootCertStore, LoadError> {
     let mut roots = RootCertStore::empty();
-    for authority in all::<CertificateDer<'_>>(path, "certificate", &text)? {
+    for authority in all::<CertificateDer<'_>>(path, "certificate", text)? {
         roots.add(authority).map_err(|error| LoadError::Unfit {
             path: path.to_owned(),
             reason: format!("is no authority: {error}"),
@@ -141,8 +160,15 @@ pub(super) fn revocations(
     path: &Path,
     digest: &mut Sha256,
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, LoadError> {
-    let text = read(path, digest)?;
-    all(path, "revocation list", &text)
+    revocations_in(path, &read(path, digest)?)
+}
+
+/// The revocation lists in `text`, which is that of the file at `path`.
+pub(super) fn revocations_in(
+    path: &Path,
+    text: &[u8],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, LoadError> {
+    all(path, "revocation list", text)
 }
 
 /// Reads the file at `path`, adds it to `digest` and leaves no copy of a key behind.

@@ -14,13 +14,13 @@ use futures_util::future::BoxFuture;
 use oncekey_raft::environment::{Guard, Guarded, Layered, Stream};
 use oncekey_types::NodeId;
 use rustls::{
-    CertificateError, ClientConfig, CommonState, DigitallySignedStruct, Error, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, CommonState, DigitallySignedStruct, Error, RootCertStore,
+    ServerConfig, SignatureScheme,
     client::{
         Resumption, VerifierBuilderError, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::TLS13,
 };
@@ -88,7 +88,7 @@ pub(super) fn load(
 }
 
 /// Who is believed to be a node.
-struct Verifiers {
+pub(super) struct Verifiers {
     /// Of the nodes that dial this one.
     of_dialling: Arc<dyn ClientCertVerifier>,
     /// Of the nodes that this one dials.
@@ -97,35 +97,42 @@ struct Verifiers {
 
 impl Verifiers {
     fn load(files: &PeerFiles, cluster: &str, digest: &mut Sha256) -> Result<Self, LoadError> {
-        let unusable = |error: VerifierBuilderError| LoadError::Unfit {
-            path: files.authorities.clone(),
-            reason: format!("cannot be used to check others: {error}"),
-        };
-        let roots = Arc::new(files::authorities(&files.authorities, digest)?);
+        let roots = files::authorities(&files.authorities, digest)?;
         let revoked = match &files.revoked {
             Some(path) => files::revocations(path, digest)?,
             None => Vec::new(),
         };
+        Self::new(roots, revoked, cluster).map_err(|error| LoadError::Unfit {
+            path: files.authorities.clone(),
+            reason: format!("cannot be used to check others: {error}"),
+        })
+    }
+
+    /// Believes those that `roots` vouch for and that are not `revoked`.
+    pub(super) fn new(
+        roots: RootCertStore,
+        revoked: Vec<CertificateRevocationListDer<'static>>,
+        cluster: &str,
+    ) -> Result<Self, VerifierBuilderError> {
+        let roots = Arc::new(roots);
         // A list says who is revoked; who is on none is not.
         let chains = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider())
             .with_crls(revoked.iter().cloned())
             .only_check_end_entity_revocation()
             .allow_unknown_revocation_status()
-            .build()
-            .map_err(unusable)?;
+            .build()?;
         let of_dialling = WebPkiClientVerifier::builder_with_provider(roots, provider())
             .with_crls(revoked)
             .only_check_end_entity_revocation()
             .allow_unknown_revocation_status()
-            .build()
-            .map_err(unusable)?;
+            .build()?;
         let of_accepting = Arc::new(AnyNode { chains, cluster: cluster.to_owned() });
         Ok(Self { of_dialling, of_accepting })
     }
 
     /// Whether the node's own certificate would pass at both ends. One that is not valid now would
     /// not, but a node that runs can be given another.
-    fn check(&self, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
+    pub(super) fn check(&self, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
         let now = UnixTime::now();
         let (own, others) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
         let checked = self.of_accepting.verify(own, others, now);

@@ -153,6 +153,13 @@ fn parse(header: &str) -> Option<(TraceContext, bool)> {
     Some((TraceContext { trace, span }, flags & 1 == 1))
 }
 
+/// Trace, span and whether it is to be followed, of a `traceparent`, for the fuzz targets.
+#[cfg(feature = "fuzzing")]
+#[must_use]
+pub fn traceparent(header: &str) -> Option<(u128, u64, bool)> {
+    parse(header).map(|(context, asked)| (context.trace, context.span, asked))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
