@@ -52,8 +52,11 @@ fn unready(status: &NodeStatus) -> Vec<String> {
     let reason = match standing {
         _ if status.is_removed => "the node was removed from the cluster",
         None if status.shards.is_empty() => "the node belongs to no cluster yet",
-        Some(Standing::Joining) => "the node has asked to join and was not let in yet",
-        None | Some(Standing::Active | Standing::Draining { .. }) => "",
+        // A founder holds its shards before the membership knows it.
+        Some(Standing::Joining) if status.shards.is_empty() => {
+            "the node has asked to join and was not let in yet"
+        }
+        None | Some(Standing::Joining | Standing::Active | Standing::Draining { .. }) => "",
     };
     if !reason.is_empty() {
         return vec![reason.to_owned()];

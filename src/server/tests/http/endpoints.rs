@@ -244,3 +244,23 @@ async fn a_report_moves_a_counter_for_each_reason_and_a_caller_reports_once_in_a
     }
     assert!(!metrics.contains("alice") && !metrics.contains("bob"), "{metrics}");
 }
+
+/// Its shards have leaders before the membership has one, and knows it.
+#[tokio::test]
+async fn a_node_that_has_formed_its_cluster_stays_ready() {
+    let node = Fixture::start().await;
+    let ready = async || node.ask_admin(Request::get("/readyz")).await;
+    eventually(async || {
+        let reply = ready().await;
+        if reply.status == 200 { Ok(()) } else { Err(format!("{reply:?}")) }
+    })
+    .await;
+    eventually(async || {
+        let reply = ready().await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let members = node.ask_admin(Request::get(path::CLUSTER)).await.json()["members"].clone();
+        if members[0]["state"] == "active" { Ok(()) } else { Err(members.to_string()) }
+    })
+    .await;
+    assert_eq!(ready().await.status, 200);
+}
