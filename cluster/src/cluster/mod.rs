@@ -250,6 +250,16 @@ impl Cluster {
         format!("{scheme}://{}", self.plan.nodes[&node].admin)
     }
 
+    /// Address at which `node` serves the other nodes.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such node.
+    #[must_use]
+    pub fn peer(&self, node: NodeId) -> String {
+        self.plan.nodes[&node].peer.to_string()
+    }
+
     /// The log of `node`.
     #[must_use]
     pub fn log(&self, node: NodeId) -> PathBuf {
