@@ -1,8 +1,8 @@
 //! One run: form a cluster, let faults loose, heal, settle, drain, judge.
 //!
 //! Guarantees: what must not be is in the summary: an invariant that is broken or was not judged, a
-//! node that ended by itself, a panic, an outcome that nobody knows, a cluster that does not come
-//! back within [`SETTLE_MAX`].
+//! node that ended by itself, a panic, a client that was told what cannot be, an outcome that nobody
+//! knows, a cluster that does not come back within [`SETTLE_MAX`].
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -43,7 +43,9 @@ pub(crate) fn run(plan: Plan, messages: &Messages, panics: &Mutex<Vec<String>>) 
     let history = Arc::new(Mutex::new(Vec::new()));
     let mut world = World::new(plan, Arc::clone(&history));
     let mut run = Run { faults: Faults::new(plan, Duration::ZERO), violations: Vec::new() };
-    run.live(&mut world)?;
+    if let Err(error) = run.live(&mut world) {
+        run.violations.push(format!("{error:#}"));
+    }
     let simulated = world.now();
     world.recorder.check()?;
     let trace = world.trace.clone();

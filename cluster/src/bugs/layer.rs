@@ -176,7 +176,10 @@ fn simulate(programs: &Programs, bug: Option<Bug>, until: Instant) -> Result<Opt
         command.args(["--seed", &seed.to_string(), "--seconds", SIMULATED_SECONDS]);
         let ended = watch(command, until, |line| {
             let summary: Summary = serde_json::from_str(line).ok()?;
-            summary.violations.first().map(|violation| format!("seed {seed}: {violation}"))
+            // One of the many that a bug leads to.
+            let first = |violations: &String| violations.split("; ").next().map(str::to_owned);
+            let violation = summary.violations.first().and_then(first)?;
+            Some(format!("seed {seed}: {violation}"))
         })?;
         match ended {
             Ended::Found(what) => return Ok(Some(what)),
