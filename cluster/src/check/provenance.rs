@@ -96,6 +96,14 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_was_uploaded_when_its_answer_had_come_is_found() {
+        let mut story = Story::with_keys(&[]);
+        let a = story.fetch("a", (2, 4), Some(1));
+        let upload = story.upload((4, 5), &[1], 1);
+        story.breaks(Provenance, &[a, upload]);
+    }
+
+    #[test]
     fn a_key_without_a_quorum_is_found() {
         let mut story = Story::with_keys(&[1]);
         let a = story.fetch_alone("a", (2, 3), Some(1));

@@ -1,10 +1,11 @@
 //! Small histories for tests, told operation by operation.
 //!
-//! All is about one user, and about device 1 unless said otherwise. Operations stand in the log in
+//! All is about one shard, and about the first user and device 1 unless said otherwise. Operations stand in the log in
 //! the order in which they are told; `(2, 5)` is a call that was sent at 2 and answered at 5.
 
 use oncekey_types::{
     DeviceId, LogIndex, NodeId, OneTimePreKeyId, RegistrationId, Seq, ShardId, SignedPreKeyId,
+    UserId,
 };
 
 use super::{Finding, Invariant, check};
@@ -25,6 +26,8 @@ pub(super) struct Story {
     next: u64,
     /// Index of the last operation.
     pub(super) index: u64,
+    /// Whom operations are about.
+    pub(super) user: &'static str,
     /// What fetches and reads are told.
     pub(super) registration: u32,
     pub(super) identity: u8,
@@ -38,6 +41,7 @@ impl Story {
             records: vec![(At::START, begin())],
             next: 0,
             index: 0,
+            user: "bob",
             registration: 1,
             identity: 1,
             spk: 1,
@@ -75,14 +79,15 @@ impl Story {
 
     /// Keys are added; then the pool has `count`.
     pub(super) fn upload(&mut self, span: Span, ids: &[u32], count: usize) -> OperationId {
-        let call = upload(ids);
+        let call = self.upload_of(ids);
         let outcome = |at, pool| Outcome::Written { at, registration: None, pool };
         self.write(span, call, count, ids.last().copied(), outcome)
     }
 
     /// Keys are added at `invoked`; nobody knows whether.
     pub(super) fn upload_without_answer(&mut self, invoked: u64, ids: &[u32]) -> OperationId {
-        self.invoke(invoked, "device", upload(ids))
+        let call = self.upload_of(ids);
+        self.invoke(invoked, "device", call)
     }
 
     /// Another signed prekey; the pool has `count` keys, the last of them `highest`.
@@ -105,15 +110,20 @@ impl Story {
         count: usize,
         highest: u32,
     ) -> OperationId {
-        let call =
-            Call::Rotate { user: user(), device: DeviceId(1), seq: Seq(self.next), spk: spk(id) };
+        let call = Call::Rotate {
+            user: self.user(),
+            device: DeviceId(1),
+            seq: Seq(self.next),
+            spk: spk(id),
+        };
         let outcome = |at, pool| Outcome::Written { at, registration: None, pool };
         self.write(span, call, count, Some(highest), outcome)
     }
 
     /// The device goes.
     pub(super) fn remove(&mut self, span: Span) -> OperationId {
-        let call = Call::Remove { user: user(), device: DeviceId(1), seq: Some(Seq(self.next)) };
+        let call =
+            Call::Remove { user: self.user(), device: DeviceId(1), seq: Some(Seq(self.next)) };
         let op = self.invoke(span.0, "device", call);
         let at = self.place();
         self.complete(op, span.1, Outcome::Removed { at });
@@ -142,7 +152,7 @@ impl Story {
     /// A fetch of which nobody knows whether it was carried out.
     pub(super) fn fetch_without_answer(&mut self, request: &str, invoked: u64) -> OperationId {
         let request = request.parse().unwrap();
-        let call = Call::Fetch { user: user(), request, devices: None, require_opk: false };
+        let call = Call::Fetch { user: self.user(), request, devices: None, require_opk: false };
         self.invoke(invoked, "alice", call)
     }
 
@@ -189,7 +199,8 @@ impl Story {
         ids: Option<(u32, u32)>,
         highest: u32,
     ) -> OperationId {
-        let op = self.invoke(span.0, "device", Call::Status { user: user(), device: DeviceId(1) });
+        let op =
+            self.invoke(span.0, "device", Call::Status { user: self.user(), device: DeviceId(1) });
         let outcome = Outcome::Status {
             at: place(self.index),
             registration: RegistrationId(self.registration),
@@ -283,9 +294,17 @@ impl Story {
         History::from_records(records.into_iter().map(|(_, record)| record)).unwrap()
     }
 
+    fn user(&self) -> UserId {
+        self.user.parse().unwrap()
+    }
+
+    fn upload_of(&self, ids: &[u32]) -> Call {
+        Call::Upload { user: self.user(), device: DeviceId(1), seq: Seq(1), opks: opks(ids) }
+    }
+
     fn registration_of(&self, device: u32, ids: &[u32]) -> Call {
         Call::Register {
-            user: user(),
+            user: self.user(),
             device: DeviceId(device),
             seq: Seq(self.next),
             identity: digest(self.identity),
@@ -347,14 +366,6 @@ fn names(message: &str, op: OperationId) -> bool {
 fn begin() -> Record {
     let (format, source) = (FORMAT.to_owned(), "a test".to_owned());
     Record::Begin(Begin { format, version: VERSION, source, seed: None })
-}
-
-fn upload(ids: &[u32]) -> Call {
-    Call::Upload { user: user(), device: DeviceId(1), seq: Seq(1), opks: opks(ids) }
-}
-
-fn user() -> oncekey_types::UserId {
-    "bob".parse().unwrap()
 }
 
 fn place(index: u64) -> Place {

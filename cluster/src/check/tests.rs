@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{
-    Invariant, Report, check,
+    Invariant, Report, Verdict, check,
     invented::{Random, Size, execution},
     mistakes::{MISTAKES, Mistake},
 };
@@ -69,6 +69,19 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_history_without_operations_shows_nothing() {
+    let report = judged(&execution(1, SMALL)[..1]);
+    for finding in &report.findings {
+        assert!(!finding.is_judged_in_full(), "{finding}");
+    }
+    for needy in
+        [Invariant::Idempotence, Invariant::Empty, Invariant::Conservation, Invariant::Count]
+    {
+        assert_eq!(report.finding(needy).unwrap().verdict(), Verdict::NotJudged, "{report}");
     }
 }
 

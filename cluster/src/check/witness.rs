@@ -434,6 +434,39 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_from_the_past_is_found_beside_a_call_that_takes_long() {
+        let mut story = Story::with_keys(&[1, 2, 3]);
+        story.fetch("long", (2, 30), Some(1));
+        let a = story.fetch("a", (3, 4), Some(2));
+        story.index -= 1;
+        let b = story.fetch("b", (5, 6), Some(3));
+        story.breaks(Witness, &[a, b]);
+    }
+
+    #[test]
+    fn an_answer_from_the_past_is_found_between_users_of_a_shard() {
+        let mut story = Story::with_keys(&[1]);
+        story.user = "carol";
+        story.register((0, 1), 1, &[1]);
+        let carol = story.fetch("a", (2, 3), Some(1));
+        (story.user, story.index) = ("bob", story.index - 1);
+        let bob = story.fetch("b", (4, 5), Some(1));
+        story.breaks(Witness, &[carol, bob]);
+    }
+
+    #[test]
+    fn a_write_comes_before_the_fetch_of_its_entry_that_took_a_key_it_counts() {
+        let mut story = Story::with_keys(&[1]);
+        story.fetch("a", (2, 20), Some(1));
+        story.index -= 1;
+        story.upload((3, 20), &[2], 2);
+        story.fetch("b", (21, 22), Some(2));
+        story.holds(Witness);
+        let c = story.fetch("c", (23, 24), Some(3));
+        story.breaks(Witness, &[c]);
+    }
+
+    #[test]
     fn a_stale_read_is_found() {
         let mut story = Story::with_keys(&[1, 2]);
         let a = story.fetch("a", (2, 3), Some(1));
@@ -457,6 +490,23 @@ mod tests {
         story.registration = 2;
         let anew = story.register((4, 5), 1, &[1]);
         story.breaks(Witness, &[anew]);
+    }
+
+    #[test]
+    fn keys_of_a_removed_device_that_are_accepted_again_are_found() {
+        let mut story = Story::with_keys(&[1]);
+        story.fetch("a", (2, 3), Some(1));
+        story.remove((4, 5));
+        story.registration = 2;
+        let anew = story.register((6, 7), 1, &[1]);
+        story.breaks(Witness, &[anew]);
+    }
+
+    #[test]
+    fn a_number_that_two_registrations_are_told_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let other = story.register((2, 3), 2, &[1]);
+        story.breaks(Witness, &[other]);
     }
 
     #[test]
