@@ -119,7 +119,7 @@ mod tests {
     fn a_device_is_the_same_again() {
         let device = |seed| {
             let device = device("bob".parse().unwrap(), seed);
-            device.authentication().public().to_bytes()
+            *device.authentication().public().as_bytes()
         };
         assert_eq!(device(1), device(1));
         assert_ne!(device(1), device(2));

@@ -285,6 +285,8 @@ mod tests {
             duration_ms: 1,
             leader_first: false,
             threads: 1,
+            tls: false,
+            tokens: false,
         };
         Report::new(settings)
     }
