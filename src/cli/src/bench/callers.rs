@@ -1,7 +1,8 @@
 //! Who asks: callers by their names, or users with tokens and devices that sign.
 //!
 //! Guarantees: no caller asks for more than one key of a user, so a node that limits what a caller
-//! gets withholds nothing. Leaves out: accounts; the benchmark has the key that signs tokens.
+//! gets withholds nothing. Leaves out: accounts; the benchmark has the key that signs tokens. Nor does
+//! it keep the devices' keys secret: they follow from a number that is in the names of their users.
 
 use std::time::{Duration, SystemTime};
 

@@ -3,7 +3,7 @@
 //! Guarantees: each key is asked for once at most, by one claim; a round visits all users, in an
 //! order that jumps, before any is visited again; a key that comes twice, or was never published, is
 //! noticed at once, at one bit of memory per key. Leaves out: the bytes of the keys. Nobody holds
-//! their secrets.
+//! the secrets of prekeys.
 
 use std::sync::{
     Arc,

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: the keys are real, made and signed by the client library; a node verifies every one
 //! of them. These three are what publishing costs, and keep all cores busy: no key is made or signed
-//! on the threads that drive the requests. Leaves out: the secrets, which are erased at once.
+//! on the threads that drive the requests. Leaves out: the secrets of prekeys, which are erased at once.
 
 use std::{
     ops::Range,
