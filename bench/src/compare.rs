@@ -19,18 +19,17 @@ use crate::{
     Run, front,
     load::{self, Measured, Span, Target},
     machine::{self, Machine, Sync},
-    oncekey,
+    oncekey::{self, Shards},
     pool::{Issued, KEYS_PER_USER, Turns},
     process::{self, Process, User},
-    results::{ONCEKEY, Results, Way},
+    results::{Results, Way},
     rivals::Rival,
     store::Address,
     wait,
 };
 
-/// The no-op's and Oncekey's names and titles.
+/// The no-ops' names and titles.
 const NO_OP_TITLED: (&str, &str) = ("no-op", "axum without work");
-const ONCEKEY_TITLED: (&str, &str) = (ONCEKEY, "Oncekey, 3 nodes");
 const OWN_NO_OP_TITLED: (&str, &str) =
     ("no-op-oncekey-bench", "axum without work, driven by oncekey bench");
 
@@ -74,9 +73,13 @@ impl Comparison<'_> {
             fs::remove_dir_all(&dir)?;
         }
         if let Some(program) = &self.arguments.oncekey {
-            for step in oncekey::measure(program, dir, self.arguments).await? {
-                self.add(OWN_NO_OP_TITLED, Way::Http, step.clients, step.no_op);
-                self.add(ONCEKEY_TITLED, Way::Http, step.clients, step.pops);
+            for shards in Shards::ALL {
+                for step in oncekey::measure(program, dir, self.arguments, shards).await? {
+                    if let Shards::Default = shards {
+                        self.add(OWN_NO_OP_TITLED, Way::Http, step.clients, step.no_op);
+                    }
+                    self.add(shards.titled(), Way::Http, step.clients, step.pops);
+                }
             }
         }
         Ok(())

@@ -49,6 +49,28 @@ struct Pops {
     retries: usize,
 }
 
+/// How many shards its users are spread over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shards {
+    /// As many as it makes by default; every node leads some.
+    Default,
+    /// One, so that one node leads, as with the rivals.
+    One,
+}
+
+impl Shards {
+    /// Both, in the order of the table.
+    pub(crate) const ALL: [Self; 2] = [Self::Default, Self::One];
+
+    /// Name and title of its figures.
+    pub(crate) fn titled(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Default => ("oncekey", "Oncekey, 3 nodes"),
+            Self::One => ("oncekey-one-shard", "Oncekey, 3 nodes, 1 shard"),
+        }
+    }
+}
+
 /// What it measured with one number of clients.
 pub(crate) struct Found {
     pub(crate) clients: usize,
@@ -59,7 +81,12 @@ pub(crate) struct Found {
 }
 
 /// One run with each number of clients.
-pub(crate) async fn measure(program: &Path, dir: &Path, arguments: &Run) -> Result<Vec<Found>> {
+pub(crate) async fn measure(
+    program: &Path,
+    dir: &Path,
+    arguments: &Run,
+    shards: Shards,
+) -> Result<Vec<Found>> {
     let clients: Vec<_> = arguments.clients.iter().map(u16::to_string).collect();
     let json = dir.join("oncekey.json");
     let mut command = process::command(&program.canonicalize()?, User::Same, "INT");
@@ -71,6 +98,9 @@ pub(crate) async fn measure(program: &Path, dir: &Path, arguments: &Run) -> Resu
         .args(["--duration-ms", &arguments.duration_ms.to_string()])
         .arg("--json")
         .arg(&json);
+    if let Shards::One = shards {
+        command.args(["--shards", "1"]);
+    }
     Process::start(dir, "oncekey", command, Signal::INT)?.finished().await?;
     figures(&fs::read_to_string(&json)?).context("the figures of oncekey bench")
 }

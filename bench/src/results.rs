@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::{
     load::Measured,
     machine::{Machine, Sync},
+    oncekey::Shards,
 };
 
 /// How the clients reach what they pop from.
@@ -23,9 +24,6 @@ pub(crate) enum Way {
     /// Over HTTP, which is its own protocol.
     Http,
 }
-
-/// The name of Oncekey's figures.
-pub(crate) const ONCEKEY: &str = "oncekey";
 
 /// All figures of a comparison.
 #[derive(Debug, Serialize)]
@@ -80,6 +78,7 @@ struct Median {
 
 #[derive(Serialize)]
 struct Ratio {
+    of: &'static str,
     over: &'static str,
     way: Way,
     clients: usize,
@@ -119,7 +118,10 @@ impl Results {
         serde_json::to_string_pretty(&Report {
             results: self,
             medians: self.series.iter().filter_map(Series::median).collect(),
-            ratios: self.series.iter().filter_map(|over| self.ratio(over)).collect(),
+            ratios: Shards::ALL
+                .into_iter()
+                .flat_map(|ours| self.series.iter().filter_map(move |over| self.ratio(ours, over)))
+                .collect(),
         })
     }
 
@@ -146,26 +148,30 @@ impl Results {
             let (p50, p99, p999) = (ms(median.p50_us), ms(median.p99_us), ms(median.p999_us));
             Some(format!("{p50:.2} / {p99:.1} / {p999:.1}"))
         });
-        if self.series.iter().any(|series| series.name == ONCEKEY) {
-            self.table(&mut text, "Oncekey's pops per second over", |series| {
-                let ratio = self.ratio(series)?;
-                Some(format!("{:.2} ({:.2} to {:.2})", ratio.median, ratio.min, ratio.max))
-            });
-            self.latency_over_sync(&mut text);
+        for ours in Shards::ALL {
+            let (name, title) = ours.titled();
+            if self.series.iter().any(|series| series.name == name) {
+                self.table(&mut text, &format!("Pops per second of {title} over"), |series| {
+                    let ratio = self.ratio(ours, series)?;
+                    Some(format!("{:.2} ({:.2} to {:.2})", ratio.median, ratio.min, ratio.max))
+                });
+                self.latency_over_sync(&mut text, ours);
+            }
         }
         text
     }
 
-    fn latency_over_sync(&self, text: &mut String) {
-        let alone = self.series.iter().find(|series| series.is(ONCEKEY, Way::Http, 1));
+    fn latency_over_sync(&self, text: &mut String, ours: Shards) {
+        let (name, title) = ours.titled();
+        let alone = self.series.iter().find(|series| series.is(name, Way::Http, 1));
         let pairs = alone.iter().flat_map(|series| &series.runs).zip(&self.sync);
         let ratios =
             pairs.filter_map(|(run, sync)| Some(f64::from(run.p50_us) / f64::from(sync.p50_us()?)));
         if let Some(ratio) = Spread::of(ratios) {
             let _ = writeln!(
                 text,
-                "Oncekey's p50 with one client over the p50 of one write with fdatasync: \
-                 {:.2} ({:.2} to {:.2})",
+                "p50 of {title} with one client over the p50 of one write with fdatasync: \
+                 {:.2} ({:.2} to {:.2})\n",
                 ratio.median, ratio.min, ratio.max
             );
         }
@@ -202,15 +208,17 @@ impl Results {
         text.push('\n');
     }
 
-    /// Oncekey over another series, round by round.
-    fn ratio(&self, over: &Series) -> Option<Ratio> {
-        let ours = self.series.iter().find(|series| series.is(ONCEKEY, Way::Http, over.clients))?;
-        if over.name == ONCEKEY {
+    /// Oncekey over a series that is not Oncekey's, round by round.
+    fn ratio(&self, ours: Shards, over: &Series) -> Option<Ratio> {
+        if Shards::ALL.iter().any(|shards| shards.titled().0 == over.name) {
             return None;
         }
+        let (of, _) = ours.titled();
+        let ours = self.series.iter().find(|series| series.is(of, Way::Http, over.clients))?;
         let rounds = ours.runs.iter().zip(&over.runs);
         let spread = Spread::of(rounds.map(|(a, b)| a.pops_per_second / b.pops_per_second))?;
         Some(Ratio {
+            of,
             over: over.name,
             way: over.way,
             clients: over.clients,
@@ -277,7 +285,7 @@ mod tests {
         let mut results = Results::new(Machine::describe()?, 0, 1);
         for (rival, ours) in [(100.0, 300.0), (200.0, 200.0), (10.0, 20.0)] {
             results.add(("slow", "Slow"), Way::Front, 64, run(rival));
-            results.add((ONCEKEY, "Oncekey"), Way::Http, 64, run(ours));
+            results.add(Shards::Default.titled(), Way::Http, 64, run(ours));
         }
         Ok(results)
     }
@@ -285,7 +293,8 @@ mod tests {
     #[test]
     fn a_ratio_is_formed_within_each_round() -> anyhow::Result<()> {
         let results = results()?;
-        let ratio = results.series.first().and_then(|over| results.ratio(over));
+        let over = results.series.first();
+        let ratio = over.and_then(|over| results.ratio(Shards::Default, over));
         let ratio = ratio.map(|ratio| (ratio.median, ratio.min, ratio.max));
         assert_eq!(ratio, Some((2.0, 1.0, 3.0)));
         Ok(())
@@ -294,8 +303,8 @@ mod tests {
     #[test]
     fn oncekey_is_not_held_against_itself() -> anyhow::Result<()> {
         let markdown = results()?.markdown();
-        let (_, ratios) = markdown.split_once("per second over").unwrap_or_default();
-        assert!(ratios.contains("| Slow |") && !ratios.contains("| Oncekey |"), "{markdown}");
+        let (_, ratios) = markdown.split_once("3 nodes over").unwrap_or_default();
+        assert!(ratios.contains("| Slow |") && !ratios.contains("| Oncekey"), "{markdown}");
         Ok(())
     }
 
