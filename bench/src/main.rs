@@ -47,7 +47,7 @@ enum Command {
 /// Compare.
 ///
 /// Needs the rivals' programs (see install.sh) and about 5 GiB on the disk of the folder. With the
-/// defaults it takes about 30 minutes. Run it on a machine that does nothing else.
+/// defaults it takes about 25 minutes. Run it on a machine that does nothing else.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
