@@ -1,7 +1,7 @@
 //! The layers of the harness, each as something that looks for a bug.
 //!
 //! Guarantees: a layer that has found something, or whose time is over, is ended with all that it
-//! has started.
+//! has started. A layer that cannot be run here is an error, not one that finds nothing.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use oncekey_planted::{Bug, VARIABLE};
 use serde::Serialize;
 
@@ -28,6 +28,8 @@ const CHAOS_MINUTES: &str = "1";
 const CONTROLS: usize = 3;
 /// What `chaos` ends with when something is wrong.
 const BAD: i32 = 1;
+/// What `chaos` leaves behind, unless it could not be done.
+const REPORT: &str = "report.json";
 
 /// A layer of the harness, from the quickest to the slowest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -216,8 +218,11 @@ fn chaos(programs: &Programs, bug: Option<Bug>, until: Instant) -> Result<Option
             Ended::Status(Some(BAD)) => {
                 return Ok(Some(finding.unwrap_or_else(|| "something is wrong".to_owned())));
             }
-            // Vacuous, in so short a time, is to be expected.
-            Ended::Status(Some(_)) | Ended::Found(_) => {}
+            // Vacuous, in so short a time, is to be expected; a run that could not be done is not.
+            Ended::Status(Some(_)) | Ended::Found(_) => ensure!(
+                out.path().join(REPORT).is_file(),
+                "no real processes can be run here; `oncekey-cluster chaos` says why"
+            ),
             Ended::Status(None) | Ended::Late => bail!("the run with real processes does not end"),
         }
     }
