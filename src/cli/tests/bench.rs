@@ -4,10 +4,30 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Command, Stdio},
 };
 
 use serde_json::Value;
+
+/// A short benchmark of nodes of its own, which reports to the file `json`.
+fn bench(json: &Path) -> Command {
+    let program = env!("CARGO_BIN_EXE_oncekey");
+    let mut bench = Command::new(program);
+    bench.args(["bench", "--local", "--runs", "1", "--warm-up-ms", "200", "--duration-ms", "1000"]);
+    bench.arg("--json").arg(json).env("ONCEKEY_BIN", program).env_remove("RUST_LOG");
+    bench
+}
+
+/// The report of `bench` in the file `json`, and what it said.
+fn measured(mut bench: Command, json: &Path) -> (Value, String) {
+    let output = bench.stdin(Stdio::null()).output().expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaint}\n{said}");
+    let report = fs::read(json).expect("the report");
+    (serde_json::from_slice(&report).expect("JSON"), said)
+}
 
 /// The number at `pointer`, which must be there.
 fn number(report: &Value, pointer: &str) -> f64 {
@@ -19,25 +39,11 @@ fn number(report: &Value, pointer: &str) -> f64 {
 fn a_local_cluster_is_measured_loses_its_leader_restarts_and_issues_no_key_twice() {
     let dir = tempfile::tempdir().expect("a folder");
     let (json, svg) = (dir.path().join("bench.json"), dir.path().join("bench.svg"));
-    let output = Command::new(env!("CARGO_BIN_EXE_oncekey"))
-        .args(["bench", "--local", "--shards", "2", "--clients", "1,8", "--runs", "1"])
-        .args(["--warm-up-ms", "200", "--duration-ms", "1000", "--stored", "1000,3000"])
-        .args(["--noop", "--kill-leader", "--idle-s", "1", "--restart"])
-        .arg("--json")
-        .arg(&json)
-        .arg("--svg")
-        .arg(&svg)
-        .env("ONCEKEY_BIN", env!("CARGO_BIN_EXE_oncekey"))
-        .env_remove("RUST_LOG")
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary runs");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{complaint}\n{said}");
+    let mut bench = bench(&json);
+    bench.args(["--shards", "2", "--clients", "1,8", "--stored", "1000,3000"]);
+    bench.args(["--noop", "--kill-leader", "--idle-s", "1", "--restart"]).arg("--svg").arg(&svg);
+    let (report, said) = measured(bench, &json);
     assert!(said.contains("double issues"), "{said}");
-
-    let report: Value = serde_json::from_slice(&fs::read(json).expect("the report")).expect("JSON");
     assert_eq!(report["version"], 1);
     assert_eq!(report["steps"].as_array().map(Vec::len), Some(4), "{report:#}");
     for step in ["/steps/0", "/steps/3"] {
@@ -91,20 +97,9 @@ fn a_bench_without_a_cluster_is_an_error_of_usage() {
 fn nodes_that_want_tokens_over_tls_are_measured_with_tokens() {
     let dir = tempfile::tempdir().expect("a folder");
     let json = dir.path().join("bench.json");
-    let output = Command::new(env!("CARGO_BIN_EXE_oncekey"))
-        .args(["bench", "--local", "--tls", "--tokens", "--clients", "8", "--runs", "1"])
-        .args(["--warm-up-ms", "200", "--duration-ms", "1000", "--stored", "1000"])
-        .arg("--json")
-        .arg(&json)
-        .env("ONCEKEY_BIN", env!("CARGO_BIN_EXE_oncekey"))
-        .env_remove("RUST_LOG")
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary runs");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{complaint}\n{said}");
-    let report: Value = serde_json::from_slice(&fs::read(json).expect("the report")).expect("JSON");
+    let mut bench = bench(&json);
+    bench.args(["--tls", "--tokens", "--clients", "8", "--stored", "1000"]);
+    let (report, _) = measured(bench, &json);
     assert_eq!(report["settings"]["tokens"], true, "{report:#}");
     assert!(number(&report, "/stock/delivered") > 0.0);
     for zero in ["/counts/without_key", "/counts/refused", "/stock/undelivered"] {
