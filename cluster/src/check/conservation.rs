@@ -260,4 +260,26 @@ mod tests {
             assert_eq!(finding.is_judged_in_full(), in_full, "{finding}");
         }
     }
+
+    #[test]
+    fn a_look_before_the_last_write_was_answered_shows_nothing() {
+        for sent in [3, 4] {
+            let mut story = Story::with_keys(&[1]);
+            story.index = 2;
+            story.upload((2, 4), &[2], 2);
+            story.index = 1;
+            story.read((sent, 5), Some((1, 1)), 1);
+            story.end();
+            let finding = story.judged(Conservation);
+            assert!(finding.violated == 0 && !finding.is_judged_in_full(), "{finding}");
+        }
+    }
+
+    #[test]
+    fn a_write_is_not_overtaken_by_one_that_was_answered_when_it_was_sent() {
+        let mut story = Story::with_keys(&[1]);
+        let open = story.upload_without_answer(1, &[2]);
+        story.end();
+        story.breaks(Conservation, &[open]);
+    }
 }

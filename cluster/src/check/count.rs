@@ -305,4 +305,39 @@ mod tests {
         let call = story.register_counting((2, 3), &[3], 3);
         story.breaks(Count, &[call]);
     }
+
+    #[test]
+    fn a_read_of_a_device_that_nobody_registered_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        story.user = "carol";
+        let read = story.read((2, 3), Some((1, 1)), 1);
+        story.breaks_as(Count, &[read], "finds key 1");
+    }
+
+    #[test]
+    fn a_read_of_a_key_that_nobody_uploaded_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let read = story.read((2, 3), Some((7, 7)), 1);
+        story.breaks_as(Count, &[read], "finds key 7");
+    }
+
+    #[test]
+    fn an_upload_that_takes_long_does_not_hide_what_a_later_one_brought() {
+        let mut story = Story::with_keys(&[1]);
+        story.upload((2, 20), &[2, 3], 3);
+        story.upload((3, 4), &[4], 4);
+        let read = story.read((5, 6), Some((1, 1)), 4);
+        story.breaks_as(Count, &[read], "at no moment of the call");
+        story.breaks_as(Count, &[read], "misses key 4");
+    }
+
+    #[test]
+    fn an_upload_without_an_answer_may_never_have_come_though_a_later_one_did() {
+        let mut story = Story::with_keys(&[1]);
+        story.upload_without_answer(2, &[2, 3]);
+        story.upload((3, 4), &[4], 2);
+        story.fetch("a", (5, 6), Some(1));
+        story.read((7, 8), Some((4, 4)), 4);
+        story.holds(Count);
+    }
 }

@@ -186,4 +186,15 @@ mod tests {
         story.fetch("a", (2, 3), Some(1));
         assert_eq!(story.judged(Empty).verdict(), Verdict::NotJudged);
     }
+
+    #[test]
+    fn an_upload_that_takes_long_does_not_hide_what_a_later_one_brought() {
+        let mut story = Story::with_keys(&[]);
+        story.upload((2, 20), &[1], 1);
+        story.upload((3, 4), &[2], 2);
+        let a = story.fetch("a", (5, 6), None);
+        story.fetch("b", (30, 31), Some(1));
+        story.fetch("c", (40, 41), Some(2));
+        story.breaks(Empty, &[a]);
+    }
 }

@@ -239,7 +239,7 @@ impl Device {
         for life in self.lives.iter_mut().filter(|life| life.fetch.is_none()) {
             life.gone_from = self.vague_from;
             for gone in self.withdrawals.iter().filter(|gone| gone.write != life.write) {
-                if gone.returned > life.added_from {
+                if gone.returned >= life.added_from {
                     life.gone_from = life.gone_from.min(gone.invoked);
                 }
                 if gone.invoked > life.added_by {
@@ -269,4 +269,66 @@ pub(super) fn say_write(write: &Write) -> String {
         write.device,
         operations.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        Invariant::{Conservation, Count, Provenance},
+        story::Story,
+    };
+
+    #[test]
+    fn the_keys_of_uploads_that_overtook_each_other_are_known() {
+        let mut story = Story::with_keys(&[1]);
+        story.index = 2;
+        story.upload((2, 9), &[4], 4);
+        story.index = 1;
+        story.upload((3, 9), &[2, 3], 3);
+        story.index = 3;
+        for (key, request) in (1..).zip(["a", "b", "c", "d"]) {
+            story.fetch(request, (10 + 2 * u64::from(key), 11 + 2 * u64::from(key)), Some(key));
+        }
+        story.read((20, 21), None, 4);
+        story.holds(Provenance);
+    }
+
+    #[test]
+    fn a_key_of_two_uploads_is_one_key() {
+        let mut story = Story::with_keys(&[1]);
+        story.upload_without_answer(2, &[2]);
+        story.upload((5, 6), &[2, 3], 3);
+        let read = story.read_count((7, 8), 4, Some((1, 3)), 3);
+        story.breaks_as(Count, &[read], "at no moment of the call");
+    }
+
+    #[test]
+    fn a_key_of_two_uploads_may_be_there_since_the_first_was_sent() {
+        let mut story = Story::with_keys(&[1]);
+        story.upload_without_answer(2, &[2]);
+        story.read((3, 4), Some((1, 2)), 2);
+        story.upload_without_answer(5, &[2, 3]);
+        story.holds(Count);
+    }
+
+    #[test]
+    fn a_key_of_two_uploads_is_there_when_one_was_answered() {
+        let mut story = Story::with_keys(&[1]);
+        story.upload_without_answer(2, &[2]);
+        let upload = story.upload((5, 6), &[2, 3], 3);
+        story.fetch("a", (7, 8), Some(1));
+        story.fetch("b", (9, 10), Some(3));
+        let empty = story.fetch("c", (11, 12), None);
+        story.end();
+        story.breaks_as(Conservation, &[upload, empty], "key 2 of device 1 is lost");
+    }
+
+    #[test]
+    fn a_key_that_a_registration_took_away_is_not_there_any_more() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.registration = 2;
+        story.register((2, 3), 1, &[3]);
+        let read = story.read_count((4, 5), 3, Some((1, 3)), 3);
+        story.breaks_as(Count, &[read], "at no moment of the call");
+    }
 }

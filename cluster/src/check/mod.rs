@@ -29,6 +29,8 @@ mod report;
 mod search;
 #[cfg(test)]
 mod story;
+#[cfg(test)]
+mod touching;
 mod unique;
 mod wgl;
 mod witness;

@@ -291,3 +291,71 @@ fn grow(number: DeviceId, highest: Option<OneTimePreKeyId>, opks: &[Opk]) -> Res
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        Invariant::{Search, Witness},
+        story::Story,
+    };
+
+    #[test]
+    fn the_number_of_a_registration_without_an_answer_is_the_one_that_was_told_first() {
+        let mut story = Story::with_keys(&[]);
+        story.register_without_answer(2, &[1, 2]);
+        story.registration = 2;
+        story.fetch("a", (3, 4), Some(1));
+        story.registration = 3;
+        let b = story.fetch("b", (5, 6), Some(2));
+        story.breaks(Search, &[b]);
+    }
+
+    #[test]
+    fn numbers_of_registrations_grow_beyond_one_that_was_told_to_a_fetch() {
+        let mut story = Story::with_keys(&[]);
+        story.register_without_answer(2, &[1]);
+        story.registration = 2;
+        story.fetch("a", (3, 4), Some(1));
+        let again = story.register((5, 6), 1, &[2]);
+        story.breaks(Search, &[again]);
+    }
+
+    #[test]
+    fn a_fetch_without_an_answer_takes_keys_of_the_devices_that_it_asks_for() {
+        for (told, holds) in [([None, Some(1)], true), ([Some(1), None], false)] {
+            let mut story = Story::with_keys(&[1]);
+            story.registration = 2;
+            story.register((2, 3), 2, &[1]);
+            story.registration = 1;
+            story.fetch_one_without_answer("a", 4, 1);
+            let b = story.fetch_all("b", (5, 6), &told);
+            if holds { story.holds(Search) } else { story.breaks(Search, &[b]) }
+        }
+    }
+
+    #[test]
+    fn a_registration_that_is_told_more_keys_than_it_brought_is_found() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.registration = 2;
+        let anew = story.register_counting((2, 3), &[3], 3);
+        story.breaks(Witness, &[anew]);
+        story.breaks(Search, &[anew]);
+    }
+
+    #[test]
+    fn a_rotation_to_the_id_of_the_current_signed_prekey_is_found() {
+        let mut story = Story::with_keys(&[1]);
+        let rotation = story.rotate((2, 3), 1, 1, 1);
+        story.breaks(Witness, &[rotation]);
+    }
+
+    #[test]
+    fn ids_of_a_new_device_at_or_below_those_of_a_replaced_one_are_found() {
+        let mut story = Story::with_keys(&[1, 2]);
+        story.registration = 2;
+        story.register((2, 3), 1, &[3]);
+        story.registration = 3;
+        let other = story.register((4, 5), 2, &[1]);
+        story.breaks(Witness, &[other]);
+    }
+}

@@ -318,8 +318,9 @@ mod tests {
         story.spk = 2;
         story.index += 1;
         story.fetch("c", (10, 11), Some(3));
+        story.read((13, 14), None, 3);
         let finding = story.judged(Register);
-        assert_eq!((finding.violated, finding.judged), (0, 5), "{finding}");
+        assert_eq!((finding.violated, finding.judged), (0, 6), "{finding}");
     }
 
     #[test]
@@ -357,6 +358,8 @@ mod tests {
         story.spk = 1;
         let rotation = story.rotate((4, 5), 2, 0, 1);
         story.breaks(Register, &[a, rotation]);
+        story.fetch("b", (6, 7), None);
+        story.breaks(Register, &[a, rotation]);
     }
 
     #[test]
@@ -385,6 +388,51 @@ mod tests {
         story.register_without_answer(4, &[1]);
         story.fetch("a", (5, 6), Some(1));
         story.fetch("b", (7, 8), None);
+        story.holds(Register);
+    }
+
+    #[test]
+    fn a_registration_that_was_not_answered_may_be_read_by_its_device() {
+        let mut story = Story::with_keys(&[]);
+        story.remove((2, 3));
+        (story.registration, story.spk) = (2, 2);
+        story.register_without_answer(4, &[1]);
+        story.read((5, 6), Some((1, 1)), 1);
+        story.holds(Register);
+    }
+
+    #[test]
+    fn of_registrations_that_were_not_answered_the_one_with_the_identity_key_came() {
+        let mut story = Story::with_keys(&[]);
+        story.remove((2, 3));
+        (story.registration, story.identity, story.spk) = (2, 2, 2);
+        story.register_without_answer(4, &[1]);
+        (story.identity, story.spk) = (3, 3);
+        story.register_without_answer(5, &[2]);
+        story.fetch("a", (6, 7), Some(2));
+        story.holds(Register);
+    }
+
+    #[test]
+    fn a_registration_that_was_not_answered_has_one_identity_key() {
+        let mut story = Story::with_keys(&[]);
+        story.remove((2, 3));
+        (story.registration, story.identity, story.spk) = (2, 2, 2);
+        story.register_without_answer(4, &[1]);
+        story.fetch("a", (5, 6), Some(1));
+        story.identity = 3;
+        let b = story.fetch("b", (7, 8), None);
+        story.breaks_as(Register, &[b], "another identity key");
+    }
+
+    #[test]
+    fn a_registration_may_bring_a_signed_prekey_with_a_lower_id() {
+        let mut story = Story::with_keys(&[1]);
+        story.rotate((2, 3), 5, 1, 1);
+        story.fetch("a", (4, 5), Some(1));
+        (story.registration, story.spk) = (2, 3);
+        story.register((6, 7), 1, &[2]);
+        story.fetch("b", (8, 9), Some(2));
         story.holds(Register);
     }
 

@@ -151,9 +151,17 @@ impl Story {
 
     /// A fetch of which nobody knows whether it was carried out.
     pub(super) fn fetch_without_answer(&mut self, request: &str, invoked: u64) -> OperationId {
-        let request = request.parse().unwrap();
-        let call = Call::Fetch { user: self.user(), request, devices: None, require_opk: false };
-        self.invoke(invoked, "alice", call)
+        self.ask(request, invoked, None)
+    }
+
+    /// The same of a fetch that asks for one device.
+    pub(super) fn fetch_one_without_answer(
+        &mut self,
+        request: &str,
+        invoked: u64,
+        device: u32,
+    ) -> OperationId {
+        self.ask(request, invoked, Some(vec![DeviceId(device)]))
     }
 
     /// A fetch that is answered without a quorum.
@@ -296,6 +304,12 @@ impl Story {
 
     fn user(&self) -> UserId {
         self.user.parse().unwrap()
+    }
+
+    fn ask(&mut self, request: &str, invoked: u64, devices: Option<Vec<DeviceId>>) -> OperationId {
+        let (user, request) = (self.user(), request.parse().unwrap());
+        let call = Call::Fetch { user, request, devices, require_opk: false };
+        self.invoke(invoked, "alice", call)
     }
 
     fn upload_of(&self, ids: &[u32]) -> Call {
