@@ -25,6 +25,11 @@ fn loose() -> Builder {
     small().set("cluster.name", "loose").set("cluster.members", Vec::<String>::new())
 }
 
+/// One such node, with the id `node`. The harness knows it by another.
+fn alone(node: i64) -> Builder {
+    loose().set("node.id", node).nodes(1)
+}
+
 /// Starts all nodes and waits until each says that it belongs to no cluster.
 async fn launch(cluster: &mut Cluster) -> Result<()> {
     for node in cluster.nodes() {
@@ -64,7 +69,7 @@ async fn refused(arguments: &[&str], reason: &str) -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_are_formed_into_one_cluster_once_and_for_good() -> Result<()> {
     let mut cluster = loose().prepare()?;
-    let mut late = loose().set("node.id", 9).nodes(1).prepare()?;
+    let mut late = alone(9).prepare()?;
     let nodes = cluster.nodes();
     let peers: Vec<_> = nodes.iter().map(|node| cluster.peer(*node)).collect();
     let [one, two, three] = [&*peers[0], &*peers[1], &*peers[2]];
@@ -112,7 +117,7 @@ async fn nodes_are_formed_into_one_cluster_once_and_for_good() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_configuration_names_its_cluster_is_not_formed_into_another() -> Result<()> {
     let mut named = small().set("cluster.name", "loose").nodes(1).start().await?;
-    let mut loose = loose().set("node.id", 2).nodes(1).prepare()?;
+    let mut loose = alone(2).prepare()?;
     launch(&mut loose).await?;
     let node = NodeId(1);
     let (named_admin, loose_admin) = (named.admin(node), loose.admin(node));
@@ -123,6 +128,76 @@ async fn a_node_whose_configuration_names_its_cluster_is_not_formed_into_another
     named.wait_ready().await?;
     named.finish().await?;
     loose.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_founding_that_one_node_refuses_binds_none_of_the_others() -> Result<()> {
+    let node = NodeId(1);
+    let mut fresh = alone(1).prepare()?;
+    let mut asked = alone(2).prepare()?;
+    // It waits for a cluster to join, and is the last that is asked.
+    let mut waiting = alone(3).set("cluster.join", vec![asked.peer(node)]).prepare()?;
+    for cluster in [&mut fresh, &mut asked, &mut waiting] {
+        launch(cluster).await?;
+    }
+    let reason = "the configuration of node 3 has cluster.members or cluster.join";
+    let peers = [&*asked.peer(node), &*waiting.peer(node)];
+    refused(&init(&fresh.admin(node), &peers), reason).await?;
+    waiting.finish().await?;
+    for alone in [fresh, asked] {
+        is_formed_alone(alone).await?;
+    }
+    Ok(())
+}
+
+/// Forms a cluster of the one node of `cluster`, and waits until it serves as its only member.
+async fn is_formed_alone(mut cluster: Cluster) -> Result<()> {
+    is_loose(&cluster, NodeId(1)).await?;
+    succeeds(&init(&cluster.admin(NodeId(1)), &[])).await?;
+    cluster.wait_ready().await?;
+    let status = cluster.status(NodeId(1)).await?;
+    ensure!(members(&status) == [status.node], "{status:?}");
+    cluster.finish().await
+}
+
+fn members(status: &api::Cluster) -> Vec<NodeId> {
+    status.members.iter().map(|member| member.id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_founding_was_refused_can_join_or_be_formed_as_if_it_were_new() -> Result<()> {
+    let mut cluster = loose().prepare()?;
+    let (first, three) = (cluster.admin(NodeId(1)), cluster.peer(NodeId(3)));
+    launch(&mut cluster).await?;
+    succeeds(&init(&first, &[&cluster.peer(NodeId(2)), &three])).await?;
+    cluster.wait_ready().await?;
+    let home = tempfile::tempdir()?;
+    let joining = || alone(8).data_dir(NodeId(1), home.path());
+    let (mut eight, mut nine) = (joining().prepare()?, alone(9).prepare()?);
+    for late in [&mut eight, &mut nine] {
+        launch(late).await?;
+        let reason = "node 3 belongs to a cluster already";
+        refused(&init(&late.admin(NodeId(1)), &[&three]), reason).await?;
+    }
+
+    // One is told to join the cluster that it has reached.
+    eight.finish().await?;
+    let mut eight = joining().set("cluster.join", vec![three]).prepare()?;
+    eight.launch(NodeId(1))?;
+    wait::until(LIMIT, "the node to ask", async || {
+        let status = cluster.status(NodeId(1)).await?;
+        Ok(Seen::when(members(&status).contains(&NodeId(8)), || format!("{:?}", status.members)))
+    })
+    .await?;
+    succeeds(&["cluster", "join", "8", "--admin", &first]).await?;
+    eight.wait_ready().await?;
+
+    // The other has asked for nothing meanwhile, and is formed into one of its own.
+    let status = cluster.status(NodeId(1)).await?;
+    ensure!(members(&status) == [1, 2, 3, 8].map(NodeId), "{status:?}");
+    is_formed_alone(nine).await?;
+    eight.finish().await?;
+    cluster.finish().await
 }
 
 /// Two zones with two nodes each, and one with a single node.

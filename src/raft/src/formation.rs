@@ -4,6 +4,8 @@
 //! with its incarnation on disk, so that one that loses its disk later is always recognised; shards
 //! are shared out so that each node begins as the leader of its part. A node that restarts in the
 //! middle goes on where it stopped. A disk serves one founding: of two that name it, one is refused.
+//! All nodes are asked before the first is told, and asking leaves no trace: a founding that one of
+//! them refuses leaves all as fresh as they were.
 //!
 //! Leaves out: a deadline. A cluster forms when all its founders are up, and says in the log whom it
 //! waits for.
@@ -123,6 +125,8 @@ pub(crate) struct Foundation {
     pub(crate) identity: Arc<Identity>,
     pub(crate) pool: Arc<PeerPool>,
     pub(crate) shards: Vec<Arc<Group>>,
+    /// That of the membership.
+    pub(crate) membership: Arc<Group>,
     /// Whether the configuration says to which cluster the node belongs.
     pub(crate) is_configured: bool,
 }
@@ -138,13 +142,16 @@ impl Foundation {
         let mut members = BTreeMap::from([(self.identity.node().0, me)]);
         for address in peers {
             let (node, member) =
-                self.pool.introduce(address).await.map_err(|error| not_fresh(error.to_string()))?;
+                self.pool.probe(address).await.map_err(|error| not_fresh(error.to_string()))?;
             if members.insert(node.0, member).is_some() {
                 return Err(not_fresh(format!("node {node} is named twice")));
             }
         }
         let founders = Founders { members, replicas };
         self.check(&founders).map_err(not_fresh)?;
+        for (node, member) in &founders.members {
+            self.pool.learn(*node, member);
+        }
         for node in founders.members.keys().filter(|node| **node != self.identity.node().0) {
             let request = Request::Found(founders.clone());
             let answer = self.pool.call(*node, request, CALL_TIMEOUT).await;
@@ -192,13 +199,27 @@ impl Foundation {
         if self.identity.founders().is_some_and(|known| known == *founders) {
             return Ok(());
         }
+        self.check_fresh()
+    }
+
+    /// Says why this node cannot be a founder together with `other`, if so.
+    pub(crate) fn check_with(&self, other: NodeId) -> Result<(), String> {
+        match self.identity.founders() {
+            Some(founders) if founders.members.contains_key(&other.0) => Ok(()),
+            Some(_) | None => self.check_fresh(),
+        }
+    }
+
+    fn check_fresh(&self) -> Result<(), String> {
+        let me = self.identity.node();
         if self.is_configured {
             return Err(format!(
                 "the configuration of node {me} has cluster.members or cluster.join; a node that is \
                  to be named a founder has neither"
             ));
         }
-        if self.shards.iter().any(|group| !group.log.is_pristine()) {
+        let mut groups = self.shards.iter().chain([&self.membership]);
+        if self.identity.founders().is_some() || groups.any(|group| !group.log.is_pristine()) {
             return Err(format!("node {me} belongs to a cluster already"));
         }
         Ok(())

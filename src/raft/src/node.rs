@@ -140,6 +140,7 @@ impl Node {
             identity: Arc::clone(&disk.identity),
             pool: Arc::clone(&pool),
             shards: router.shards.values().map(|shard| Arc::clone(&shard.group)).collect(),
+            membership: Arc::clone(&membership.group),
             is_configured: configured.is_some() || !config.join.is_empty(),
         });
         services.open(Arc::clone(&router), Arc::clone(&foundation), Arc::clone(&reporter));

@@ -235,6 +235,11 @@ impl Services {
 }
 
 impl Service for Services {
+    fn could_found_with(&self, other: NodeId) -> Result<(), String> {
+        let foundation = self.foundation.get().ok_or("the node has not started")?;
+        foundation.check_with(other)
+    }
+
     fn met(&self, node: NodeId, member: &Member) {
         self.pool.learn(node.0, member);
     }

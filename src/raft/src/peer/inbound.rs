@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     link::{FrameReader, FrameWriter, split, write_frames},
-    wire::{self, Envelope, Hello, HelloReply, Protocols, Request, Response},
+    wire::{self, Envelope, Hello, HelloReply, NOBODY, Protocols, Request, Response},
 };
 use crate::{
     config::Member,
@@ -35,6 +35,9 @@ const WRITE_QUEUE_MAX: usize = 4096;
 
 /// Answers the requests of other nodes.
 pub(crate) trait Service: Send + Sync + 'static {
+    /// Whether this node and `other` could form a cluster; if not, why.
+    fn could_found_with(&self, other: NodeId) -> Result<(), String>;
+
     /// A node introduced itself with its address.
     fn met(&self, node: NodeId, member: &Member);
 
@@ -103,10 +106,10 @@ async fn serve(
     greeter: &Greeter,
     service: Arc<impl Service>,
 ) -> Result<(), String> {
-    let greeting = tokio::time::timeout(GREETING_TIMEOUT, greeter.greet(stream)).await;
-    let (node, member, mut reader, writer) =
-        greeting.map_err(|_| "did not greet in time".to_owned())??;
+    let greeting = tokio::time::timeout(GREETING_TIMEOUT, greeter.greet(stream, &*service)).await;
+    let greeted = greeting.map_err(|_| "did not greet in time".to_owned())??;
     drop(place);
+    let Some((node, member, mut reader, writer)) = greeted else { return Ok(()) };
     service.met(node, &member);
 
     let (responses, queue) = mpsc::channel(WRITE_QUEUE_MAX);
@@ -160,10 +163,12 @@ impl Greeter {
         Self { identity, me, protocols, guard, faults, distrusted: Seldom::default() }
     }
 
+    /// Nothing comes of a peer that only asked.
     async fn greet(
         &self,
         stream: Box<dyn Stream>,
-    ) -> Result<(NodeId, Member, FrameReader, FrameWriter), String> {
+        service: &impl Service,
+    ) -> Result<Option<(NodeId, Member, FrameReader, FrameWriter)>, String> {
         let guarded = self.guard.accepted(stream).await;
         let Guarded { stream, node: proved } = guarded.map_err(|error| error.to_string())?;
         let (mut reader, mut writer) = split(stream);
@@ -187,7 +192,8 @@ impl Greeter {
         };
         let hello: Hello = wire::decode(&frame).map_err(|error| error.to_string())?;
         let node = NodeId(hello.node);
-        let (reply, result) = match self.check(&hello, proved) {
+        let only_asks = hello.to == Some(NOBODY);
+        let (reply, result) = match self.check(&hello, proved, service) {
             Ok(()) => (
                 HelloReply::Welcome {
                     protocol,
@@ -205,10 +211,16 @@ impl Greeter {
         };
         let frame = wire::encode(&reply).map_err(|error| error.to_string())?;
         writer.send(frame).await.map_err(|error| error.to_string())?;
-        Ok((node, result?, reader, writer))
+        let member = result?;
+        Ok((!only_asks).then_some((node, member, reader, writer)))
     }
 
-    fn check(&self, hello: &Hello, proved: Option<NodeId>) -> Result<(), HelloReply> {
+    fn check(
+        &self,
+        hello: &Hello,
+        proved: Option<NodeId>,
+        service: &impl Service,
+    ) -> Result<(), HelloReply> {
         let refuse = |reason: String| Err(HelloReply::Refused { reason });
         let me = self.identity.node().0;
         if hello.cluster != self.identity.cluster() {
@@ -230,11 +242,14 @@ impl Greeter {
         if hello.shards != self.identity.shards() {
             return refuse(format!("node {me} has {} shards", self.identity.shards()));
         }
-        if hello.to.is_some_and(|to| to != me) {
+        if hello.to.is_some_and(|to| to != me && to != NOBODY) {
             return refuse(format!("this is node {me}"));
         }
         if hello.node == me {
             return refuse(format!("node id {me} is taken by the node that answers"));
+        }
+        if hello.to == Some(NOBODY) {
+            return service.could_found_with(NodeId(hello.node)).or_else(refuse);
         }
         match self.identity.meet(NodeId(hello.node), hello.incarnation, hello.progress) {
             Ok(()) => Ok(()),

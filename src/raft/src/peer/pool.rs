@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     link::{CallError, Link, split},
-    wire::{self, Hello, HelloReply, Protocols, Request, Response},
+    wire::{self, Hello, HelloReply, NOBODY, Protocols, Request, Response},
 };
 use crate::{
     config::Member,
@@ -177,21 +177,25 @@ impl PeerPool {
         Ok((node, member))
     }
 
-    async fn dial(
-        &self,
-        node: Option<u64>,
-        address: &str,
-    ) -> Result<(NodeId, Member, Link), String> {
-        tokio::time::timeout(DIAL_TIMEOUT, self.greet(node, address))
+    /// Asks the node at `address` whether it could be a founder together with this one. Neither keeps
+    /// anything of it.
+    pub(crate) async fn probe(&self, address: &str) -> Result<(NodeId, Member), CallError> {
+        let probed = self.dial(Some(NOBODY), address).await;
+        probed.map(|(node, member, _)| (node, member)).map_err(CallError::Unreachable)
+    }
+
+    async fn dial(&self, to: Option<u64>, address: &str) -> Result<(NodeId, Member, Link), String> {
+        tokio::time::timeout(DIAL_TIMEOUT, self.greet(to, address))
             .await
             .map_err(|_| format!("{address} did not answer in {} ms", DIAL_TIMEOUT.as_millis()))?
     }
 
     async fn greet(
         &self,
-        node: Option<u64>,
+        to: Option<u64>,
         address: &str,
     ) -> Result<(NodeId, Member, Link), String> {
+        let node = to.filter(|to| *to != NOBODY);
         let stream = self
             .network
             .connect(address)
@@ -215,7 +219,7 @@ impl PeerPool {
             node: self.identity.node().0,
             incarnation: self.identity.incarnation(),
             progress: self.identity.progress(),
-            to: node,
+            to,
             member: self.me.clone(),
         };
         let frame = wire::encode(&hello).map_err(|error| error.to_string())?;
@@ -238,8 +242,10 @@ impl PeerPool {
                     )));
                 }
                 let found = NodeId(found);
-                let met = self.identity.meet(found, incarnation, progress);
-                met.map_err(|error| error.to_string())?;
+                if to != Some(NOBODY) {
+                    let met = self.identity.meet(found, incarnation, progress);
+                    met.map_err(|error| error.to_string())?;
+                }
                 Ok((found, member, Link::new(reader, writer)))
             }
             HelloReply::Refused { reason } => Err(format!("{address} refused: {reason}")),

@@ -90,6 +90,9 @@ pub(crate) fn protocols_of(hello: &[u8]) -> Result<Protocols, bincode::error::De
 const LIMITED: Configuration<LittleEndian, Varint, Limit<{ limits::FRAME_MAX_BYTES }>> =
     bincode::config::standard().with_limit::<{ limits::FRAME_MAX_BYTES }>();
 
+/// No node has this id.
+pub(crate) const NOBODY: u64 = 0;
+
 /// The first frame of the side that dials.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Hello {
@@ -99,7 +102,8 @@ pub(crate) struct Hello {
     pub(crate) node: u64,
     pub(crate) incarnation: Incarnation,
     pub(crate) progress: Progress,
-    /// Whom the dialling side believes to have reached.
+    /// Whom the dialling side believes to have reached; [`NOBODY`] when it only asks whether the two
+    /// could form a cluster, and there is to be no trace of that.
     pub(crate) to: Option<u64>,
     /// How the dialling side is reached.
     pub(crate) member: Member,
