@@ -17,6 +17,7 @@ mod codec;
 mod config;
 mod disk;
 mod elections;
+mod elsewhere;
 pub mod environment;
 mod error;
 mod formation;

@@ -14,7 +14,7 @@ use oncekey_storage::{
 use oncekey_store::{
     command::{Command, Restore},
     outcome::Outcome,
-    query::Query,
+    query::{Answer, Query},
 };
 use oncekey_types::{LogIndex, NodeId, ShardId, SlotMap, UserId};
 use parking_lot::Mutex;
@@ -25,6 +25,7 @@ use crate::{
     config::{Member, NodeConfig},
     disk::OpenedDisk,
     elections::Elections,
+    elsewhere::{self, Held},
     environment::{Disks, Environment},
     error::{Fault, FaultSink, StartError, SubmitError, chain},
     formation::{self, Foundation, Founders},
@@ -134,6 +135,7 @@ impl Node {
             faults: faults.clone(),
             started: Instant::now(),
             spans: environment.spans.clone(),
+            held: Held::default(),
         });
         let reporter = Arc::new(reporter(&config, &router, measures));
         let foundation = Arc::new(Foundation {
@@ -312,6 +314,13 @@ impl Node {
     #[must_use]
     pub fn watch(&self, user: &UserId) -> Watch {
         self.inner.router.shard_of(user).watchers.watch(user)
+    }
+
+    /// Waits until a read at the leader gives another answer than `known`, on a node without a replica of
+    /// the shard of the query's user. Where there is one, a [`watch`](Self::watch) tells of changes, and
+    /// this never ends.
+    pub async fn changed_elsewhere(&self, query: &Query, known: &Answer) {
+        elsewhere::changed(&self.inner.router, query, known).await;
     }
 
     /// How to reach `node`, if this node knows it.

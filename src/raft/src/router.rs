@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     batcher::Rejected,
+    elsewhere::Held,
     environment::Blocking,
     error::{Fault, FaultSink, SubmitError},
     group::Group,
@@ -95,6 +96,7 @@ pub(crate) struct Router {
     pub(crate) faults: FaultSink,
     pub(crate) started: Instant,
     pub(crate) spans: Option<Arc<dyn SpanSink>>,
+    pub(crate) held: Held,
 }
 
 /// What one attempt at a leader brought.

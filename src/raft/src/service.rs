@@ -17,9 +17,9 @@ use openraft::raft::{AppendEntriesResponse, VoteResponse};
 use crate::{
     batcher::Rejected,
     config::Member,
-    elections,
+    elections, elsewhere,
     environment::Blocking,
-    error::chain,
+    error::{Fault, chain},
     formation::{Foundation, Founders},
     group::Group,
     identity::Identity,
@@ -109,13 +109,12 @@ impl Services {
                     Err(rejected) => from_rejected(&rejected),
                 }
             }
-            (ShardRequest::Peek(query), Some(shard)) => match router.query_replica(shard, &query) {
-                Ok(Some(LocalRead { answer, index, as_of, .. })) => {
-                    Response::Peeked { answer, index: index.0, as_of }
-                }
-                Ok(None) => Response::Failed { reason: format!("no replica of shard {id} here") },
-                Err(fault) => failed(&fault),
-            },
+            (ShardRequest::Peek(query), Some(shard)) => {
+                peeked(id, router.query_replica(shard, &query))
+            }
+            (ShardRequest::Await { query, known }, Some(shard)) => {
+                peeked(id, elsewhere::hold(router, shard, &query, &known).await)
+            }
             (ShardRequest::ReadIndex, Some(shard)) => match shard.read_index().await {
                 Ok(index) => Response::ReadIndex { index: index.0 },
                 Err(rejected) => from_rejected(&rejected),
@@ -280,6 +279,16 @@ fn from_rejected(rejected: &Rejected) -> Response {
         Rejected::Overloaded => Response::Overloaded,
         Rejected::TooLarge => Response::Failed { reason: "too much for one entry".to_owned() },
         Rejected::Stopped => Response::Failed { reason: "the shard has stopped".to_owned() },
+    }
+}
+
+fn peeked(shard: u16, read: Result<Option<LocalRead>, Fault>) -> Response {
+    match read {
+        Ok(Some(LocalRead { answer, index, as_of, .. })) => {
+            Response::Peeked { answer, index: index.0, as_of }
+        }
+        Ok(None) => Response::Failed { reason: format!("no replica of shard {shard} here") },
+        Err(fault) => failed(&fault),
     }
 }
 

@@ -63,7 +63,7 @@ impl Protocols {
 impl Default for Protocols {
     /// What this program speaks.
     fn default() -> Self {
-        Self { newest: 3, oldest: 3 }
+        Self { newest: 4, oldest: 3 }
     }
 }
 
@@ -174,6 +174,9 @@ pub(crate) enum ShardRequest {
     Peek(Query),
     /// Up to where a read must reflect the log, if the asked node leads the shard.
     ReadIndex,
+    /// Read what the asked node's own replica holds, once that is another answer than `known`, or
+    /// after a while. Since version 4.
+    Await { query: Query, known: Answer },
 }
 
 /// What a node asks another about one Raft group.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeSet, btree_map::Entry};
 
+use futures_util::FutureExt as _;
 use oncekey_raft::{ChangeError, NodeStatus, Refusal};
+use tokio::time::timeout;
 
 use super::*;
 
@@ -100,6 +102,27 @@ async fn a_node_waits_until_it_is_let_in_and_forwards_what_it_does_not_hold() {
     for (number, node) in (2..).zip(cluster.nodes.values()) {
         assert_eq!(issued(&submit(node, dispense(number)).await), number);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_a_replica_is_told_when_records_change() {
+    let mut cluster = Cluster::start(1000).await;
+    submit(&cluster.nodes[&NodeId(1)], register()).await;
+    join(&mut cluster, NodeId(4)).await;
+    let query = Query::Summary { user: bob(), device: DeviceId(1) };
+    let fourth = cluster.nodes[&NodeId(4)].clone();
+    let known = fourth.query(&query, deadline()).await.unwrap().answer;
+    // Before it waits, and while it waits: neither is missed.
+    submit(&cluster.nodes[&NodeId(1)], dispense(1)).await;
+    timeout(DEADLINE, fourth.changed_elsewhere(&query, &known)).await.unwrap();
+    let known = fourth.query(&query, deadline()).await.unwrap().answer;
+    let mut waits = Box::pin(fourth.changed_elsewhere(&query, &known));
+    assert!((&mut waits).now_or_never().is_none());
+    submit(&cluster.nodes[&NodeId(1)], dispense(2)).await;
+    timeout(DEADLINE, waits).await.unwrap();
+    // Who has a replica has a watch.
+    let third = &cluster.nodes[&NodeId(3)];
+    assert!(third.changed_elsewhere(&query, &known).now_or_never().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]

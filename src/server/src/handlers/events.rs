@@ -1,7 +1,7 @@
 //! Telling devices what there is to look at, as it happens.
 //!
 //! A stream reads this node's own replica whenever an entry that names its user was applied here,
-//! so a node that lags tells late; a node without a replica asks another one now and then. So any
+//! so a node that lags tells late; a node without a replica waits for the leader's word. So any
 //! node serves any device.
 //!
 //! Guarantees: no more streams than configured, one for each device on this node, the newest; each
@@ -10,7 +10,7 @@
 //!
 //! Leaves out: delivery. A device that was told nothing still polls.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -77,6 +77,7 @@ pub(crate) async fn events(
         query,
         known: read.index,
         told: Told::default(),
+        read_elsewhere: None,
         place,
         ends: Instant::now() + STREAM_LASTS,
         app,
@@ -99,6 +100,8 @@ struct Stream {
     /// The device was registered when the log was this long.
     known: LogIndex,
     told: Told,
+    /// What another node said last, while this one has no replica.
+    read_elsewhere: Option<Answer>,
     place: Place,
     ends: Instant,
 }
@@ -117,6 +120,9 @@ impl Stream {
                 () = self.place.newest.notified() => return None,
                 () = sleep_until(self.ends) => return None,
                 () = self.watch.changed() => sleep(GATHER).await,
+                () = changed_elsewhere(&self.app, &self.query, self.read_elsewhere.as_ref()) => {
+                    sleep(GATHER).await;
+                }
                 () = sleep(SIGN_OF_LIFE_EVERY) => return Some(SIGN_OF_LIFE.into()),
             }
         }
@@ -127,9 +133,11 @@ impl Stream {
         // A fault ends the node, and with it the stream.
         let (answer, index) = match self.app.node.query_local(&self.query).ok()? {
             Some(read) => (read.answer, read.index),
-            // Nothing wakes this stream but its signs of life; another node has the replica.
             None => match self.app.node.query(&self.query, self.app.write_deadline()).await {
-                Ok(read) => (read.answer, read.index),
+                Ok(read) => {
+                    self.read_elsewhere = Some(read.answer.clone());
+                    (read.answer, read.index)
+                }
                 Err(_) => return Some(String::new()),
             },
         };
@@ -147,6 +155,14 @@ impl Stream {
             text.push_str(&event.to_text());
         }
         Some(text)
+    }
+}
+
+/// Waits until another node says something else than `known`.
+async fn changed_elsewhere(app: &App, query: &Query, known: Option<&Answer>) {
+    match known {
+        Some(known) => app.node.changed_elsewhere(query, known).await,
+        None => pending().await,
     }
 }
 
