@@ -15,7 +15,6 @@ use oncekey_cluster::{
     workload::{Load, Workload},
 };
 use oncekey_tests::{Bob, LIMIT, judge, small};
-use oncekey_types::NodeId;
 
 /// Names the earlier program.
 const VARIABLE: &str = "ONCEKEY_EARLIER";
