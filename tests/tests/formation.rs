@@ -155,7 +155,15 @@ async fn is_formed_alone(mut cluster: Cluster) -> Result<()> {
     is_loose(&cluster, NodeId(1)).await?;
     succeeds(&init(&cluster.admin(NodeId(1)), &[])).await?;
     cluster.wait_ready().await?;
-    let status = cluster.status(NodeId(1)).await?;
+    // A founder is ready before the membership is noted.
+    let status = wait::until(LIMIT, "a member", async || {
+        let status = cluster.status(NodeId(1)).await?;
+        Ok(match status.members.is_empty() {
+            true => Seen::not_yet("no members"),
+            false => Seen::Done(status),
+        })
+    })
+    .await?;
     ensure!(members(&status) == [status.node], "{status:?}");
     cluster.finish().await
 }
@@ -167,22 +175,23 @@ fn members(status: &api::Cluster) -> Vec<NodeId> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_founding_was_refused_can_join_or_be_formed_as_if_it_were_new() -> Result<()> {
     let mut cluster = loose().prepare()?;
-    let (first, three) = (cluster.admin(NodeId(1)), cluster.peer(NodeId(3)));
+    let (first, peers) = (cluster.admin(NodeId(1)), [1, 2, 3].map(|id| cluster.peer(NodeId(id))));
     launch(&mut cluster).await?;
-    succeeds(&init(&first, &[&cluster.peer(NodeId(2)), &three])).await?;
+    succeeds(&init(&first, &[&peers[1], &peers[2]])).await?;
     cluster.wait_ready().await?;
     let home = tempfile::tempdir()?;
     let joining = || alone(8).data_dir(NodeId(1), home.path());
     let (mut eight, mut nine) = (joining().prepare()?, alone(9).prepare()?);
     for late in [&mut eight, &mut nine] {
         launch(late).await?;
-        let reason = "node 3 belongs to a cluster already";
-        refused(&init(&late.admin(NodeId(1)), &[&three]), reason).await?;
+        for peer in &peers {
+            refused(&init(&late.admin(NodeId(1)), &[peer]), "belongs to a cluster already").await?;
+        }
     }
 
     // One is told to join the cluster that it has reached.
     eight.finish().await?;
-    let mut eight = joining().set("cluster.join", vec![three]).prepare()?;
+    let mut eight = joining().set("cluster.join", peers.to_vec()).prepare()?;
     eight.launch(NodeId(1))?;
     wait::until(LIMIT, "the node to ask", async || {
         let status = cluster.status(NodeId(1)).await?;
