@@ -67,7 +67,7 @@ impl Format {
             Self::Hello => message::<Hello>(bytes),
             Self::HelloReply => message::<HelloReply>(bytes),
             Self::Request => message::<Envelope<Request>>(bytes),
-            Self::Response => message::<Envelope<Response>>(bytes),
+            Self::Response => message::<(Envelope<Response>, u64)>(bytes),
             Self::Entry => {
                 let entry = codec::decode_entry(&Bytes::copy_from_slice(bytes)).ok()?;
                 codec::encode_entry(&entry).ok().map(Into::into)
@@ -92,9 +92,10 @@ impl Format {
             Self::Request => {
                 requests().into_iter().map(|body| encoded(&Envelope { id: 300, body })).collect()
             }
-            Self::Response => {
-                responses().into_iter().map(|body| encoded(&Envelope { id: 300, body })).collect()
-            }
+            Self::Response => responses()
+                .into_iter()
+                .map(|body| encoded(&(Envelope { id: 300, body }, 12u64)))
+                .collect(),
             Self::Entry => entries()
                 .iter()
                 .filter_map(|e| codec::encode_entry(e).ok())

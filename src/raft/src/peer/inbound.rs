@@ -109,7 +109,9 @@ async fn serve(
     let greeting = tokio::time::timeout(GREETING_TIMEOUT, greeter.greet(stream, &*service)).await;
     let greeted = greeting.map_err(|_| "did not greet in time".to_owned())??;
     drop(place);
-    let Some((node, member, mut reader, writer)) = greeted else { return Ok(()) };
+    let Some(Greeted { node, member, protocol, mut reader, writer }) = greeted else {
+        return Ok(());
+    };
     service.met(node, &member);
 
     let (responses, queue) = mpsc::channel(WRITE_QUEUE_MAX);
@@ -120,7 +122,8 @@ async fn serve(
         let Envelope { id, body } =
             wire::decode::<Envelope<Request>>(&frame).map_err(|error| error.to_string())?;
         let answer = Arc::clone(&service).answer(node, body);
-        let mut answering = Box::pin(respond(id, answer, responses.clone()));
+        let identity = Arc::clone(&greeter.identity);
+        let mut answering = Box::pin(respond(protocol, id, answer, identity, responses.clone()));
         // Polled once here: what must be in order happens before the first suspension.
         if answering.as_mut().now_or_never().is_none() {
             tasks.spawn(answering);
@@ -131,16 +134,30 @@ async fn serve(
 }
 
 async fn respond(
+    protocol: u32,
     id: u64,
     answer: Pin<Box<dyn Future<Output = Response> + Send>>,
+    identity: Arc<Identity>,
     responses: mpsc::Sender<Bytes>,
 ) {
     let body = answer.await;
-    match wire::encode(&Envelope { id, body }) {
+    // Read after what is answered was written, so an acknowledgement covers itself.
+    let written = identity.progress().written;
+    match wire::encode_answer(protocol, &Envelope { id, body }, written) {
         // A connection that has ended needs no answer.
         Ok(frame) => drop(responses.send(frame).await),
         Err(error) => tracing::error!(%error, "an answer to a peer cannot be encoded"),
     }
+}
+
+/// A peer that was let in.
+struct Greeted {
+    node: NodeId,
+    member: Member,
+    /// The version that both speak.
+    protocol: u32,
+    reader: FrameReader,
+    writer: FrameWriter,
 }
 
 /// Who this node is, and whom it lets in.
@@ -168,7 +185,7 @@ impl Greeter {
         &self,
         stream: Box<dyn Stream>,
         service: &impl Service,
-    ) -> Result<Option<(NodeId, Member, FrameReader, FrameWriter)>, String> {
+    ) -> Result<Option<Greeted>, String> {
         let guarded = self.guard.accepted(stream).await;
         let Guarded { stream, node: proved } = guarded.map_err(|error| error.to_string())?;
         let (mut reader, mut writer) = split(stream);
@@ -212,7 +229,7 @@ impl Greeter {
         let frame = wire::encode(&reply).map_err(|error| error.to_string())?;
         writer.send(frame).await.map_err(|error| error.to_string())?;
         let member = result?;
-        Ok((!only_asks).then_some((node, member, reader, writer)))
+        Ok((!only_asks).then_some(Greeted { node, member, protocol, reader, writer }))
     }
 
     fn check(

@@ -1,7 +1,8 @@
 //! One connection to another node, many requests at a time.
 //!
 //! Guarantees: requests are written in the order of their calls; when the connection ends every
-//! waiting request ends with [`CallError::Closed`]. Leaves out: dialling again, see `pool`.
+//! waiting request ends with [`CallError::Closed`]; what an answer says was written is noted before
+//! the caller has the answer. Leaves out: dialling again, see `pool`.
 
 use std::{
     collections::HashMap,
@@ -63,18 +64,26 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Takes over a connection on which both sides have greeted each other.
-    pub(crate) fn new(reader: FrameReader, writer: FrameWriter) -> Self {
+    /// Takes over a connection on which both sides have greeted each other and agreed on `protocol`.
+    /// `told` notes how much the peer has written to its log.
+    pub(crate) fn new(
+        protocol: u32,
+        reader: FrameReader,
+        writer: FrameWriter,
+        told: impl Fn(u64) + Send + 'static,
+    ) -> Self {
         let (frames, queue) = mpsc::channel(WRITE_QUEUE_MAX);
         let waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         tokio::spawn(write_frames(writer, queue));
         let heard = Arc::new(Mutex::new(Instant::now()));
-        tokio::spawn(read_responses(
-            reader,
-            Arc::clone(&waiting),
-            Arc::clone(&heard),
-            frames.downgrade(),
-        ));
+        let responses = Responses {
+            protocol,
+            told,
+            waiting: Arc::clone(&waiting),
+            heard: Arc::clone(&heard),
+            link: frames.downgrade(),
+        };
+        tokio::spawn(responses.read(reader));
         Self { frames, waiting, next_id: AtomicU64::new(0), heard }
     }
 
@@ -151,32 +160,43 @@ pub(crate) async fn write_frames(mut writer: FrameWriter, mut queue: mpsc::Recei
     }
 }
 
-async fn read_responses(
-    mut reader: FrameReader,
+/// What becomes of the answers.
+struct Responses<F> {
+    protocol: u32,
+    told: F,
     waiting: Arc<Waiting>,
     heard: Arc<Mutex<Instant>>,
     link: mpsc::WeakSender<Bytes>,
-) {
-    while let Some(Ok(frame)) = reader.next().await {
-        *heard.lock() = Instant::now();
-        match wire::decode::<Envelope<Response>>(&frame) {
-            Ok(Envelope { id, body }) => {
-                let waiter = waiting.lock().as_mut().and_then(|waiting| waiting.remove(&id));
-                if let Some(waiter) = waiter {
-                    // The caller may have stopped waiting in this moment.
-                    let _ = waiter.send(body);
+}
+
+impl<F: Fn(u64)> Responses<F> {
+    async fn read(self, mut reader: FrameReader) {
+        while let Some(Ok(frame)) = reader.next().await {
+            *self.heard.lock() = Instant::now();
+            match wire::decode_answer(self.protocol, &frame) {
+                Ok((answer, written)) => {
+                    written.into_iter().for_each(&self.told);
+                    self.pass_on(answer);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a peer sent a frame that cannot be read; closing");
+                    break;
                 }
             }
-            Err(error) => {
-                tracing::warn!(%error, "a peer sent a frame that cannot be read; closing");
+            if self.link.upgrade().is_none() {
                 break;
             }
         }
-        if link.upgrade().is_none() {
-            break;
+        self.waiting.lock().take();
+    }
+
+    fn pass_on(&self, Envelope { id, body }: Envelope<Response>) {
+        let waiter = self.waiting.lock().as_mut().and_then(|waiting| waiting.remove(&id));
+        if let Some(waiter) = waiter {
+            // The caller may have stopped waiting in this moment.
+            let _ = waiter.send(body);
         }
     }
-    waiting.lock().take();
 }
 
 /// Splits a connection into frames.
@@ -211,18 +231,30 @@ mod tests {
     }
 
     fn pong(id: u64, shard: u16) -> Vec<u8> {
-        let body = Response::Pong { leads: vec![shard], progress: PROGRESS };
-        frame(&Envelope { id, body })
+        frame(&pong_of(id, shard))
+    }
+
+    fn pong_of(id: u64, shard: u16) -> Envelope<Response> {
+        Envelope { id, body: Response::Pong { leads: vec![shard], progress: PROGRESS } }
     }
 
     /// A link over a scripted connection, which fails when the link strays from the script.
     fn link(script: &mut Builder) -> (Link, Handle) {
+        link_of(3, script, |_| {})
+    }
+
+    fn link_of(
+        protocol: u32,
+        script: &mut Builder,
+        told: impl Fn(u64) + Send + 'static,
+    ) -> (Link, Handle) {
         let (stream, handle) = script.build_with_handle();
         let (read, write) = tokio::io::split(stream);
         let reader: ReadHalf = Box::new(read);
         let writer: WriteHalf = Box::new(write);
         let reader = FramedRead::new(reader, wire::frames());
-        (Link::new(reader, FramedWrite::new(writer, wire::frames())), handle)
+        let writer = FramedWrite::new(writer, wire::frames());
+        (Link::new(protocol, reader, writer, told), handle)
     }
 
     /// Asks, and says which shard the answer names.
@@ -239,6 +271,18 @@ mod tests {
         script.write(&ping(0)).write(&ping(1)).read(&pong(1, 71)).read(&pong(0, 70));
         let (link, _handle) = link(&mut script);
         assert_eq!(tokio::join!(asked(&link), asked(&link)), (Some(70), Some(71)));
+    }
+
+    #[tokio::test]
+    async fn what_an_answer_says_was_written_is_noted_before_the_caller_has_it() {
+        let noted = Arc::new(AtomicU64::new(0));
+        let note = Arc::clone(&noted);
+        let mut script = Builder::new();
+        script.write(&ping(0)).read(&frame(&(pong_of(0, 7), 41u64)));
+        let told = move |written| note.store(written, Ordering::Relaxed);
+        let (link, _handle) = link_of(4, &mut script, told);
+        assert_eq!(asked(&link).await, Some(7));
+        assert_eq!(noted.load(Ordering::Relaxed), 41);
     }
 
     #[tokio::test]

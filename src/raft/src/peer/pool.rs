@@ -246,7 +246,9 @@ impl PeerPool {
                     let met = self.identity.meet(found, incarnation, progress);
                     met.map_err(|error| error.to_string())?;
                 }
-                Ok((found, member, Link::new(reader, writer)))
+                let identity = Arc::clone(&self.identity);
+                let told = move |written| identity.heard(found, Progress { written, ..progress });
+                Ok((found, member, Link::new(protocol, reader, writer, told)))
             }
             HelloReply::Refused { reason } => Err(format!("{address} refused: {reason}")),
             HelloReply::OtherIncarnation => {

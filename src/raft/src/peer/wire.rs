@@ -86,6 +86,9 @@ pub(crate) fn protocols_of(hello: &[u8]) -> Result<Protocols, bincode::error::De
     }
 }
 
+/// The first version in which an answer says how much its node has written to its log.
+const FIRST_TELLING: u32 = 4;
+
 /// Decoding never claims more memory than a frame may have.
 const LIMITED: Configuration<LittleEndian, Varint, Limit<{ limits::FRAME_MAX_BYTES }>> =
     bincode::config::standard().with_limit::<{ limits::FRAME_MAX_BYTES }>();
@@ -258,6 +261,27 @@ pub(crate) enum SnapshotPart {
     End,
 }
 
+/// An answer as `protocol` has it. Since version 4 it ends with what the answering node had written to
+/// its log when it answered, see [`Progress`].
+pub(crate) fn encode_answer(
+    protocol: u32,
+    answer: &Envelope<Response>,
+    written: u64,
+) -> Result<Bytes, bincode::error::EncodeError> {
+    if protocol < FIRST_TELLING { encode(answer) } else { encode(&(answer, written)) }
+}
+
+/// An answer as `protocol` has it, and what it says was written.
+pub(crate) fn decode_answer(
+    protocol: u32,
+    frame: &[u8],
+) -> Result<(Envelope<Response>, Option<u64>), bincode::error::DecodeError> {
+    if protocol < FIRST_TELLING {
+        return Ok((decode(frame)?, None));
+    }
+    decode(frame).map(|(answer, written)| (answer, Some(written)))
+}
+
 pub(crate) fn frames() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().max_frame_length(limits::FRAME_MAX_BYTES).new_codec()
 }
@@ -287,6 +311,18 @@ mod tests {
         let longer = [&*frame, &[0]].concat();
         assert!(decode::<Envelope<Request>>(&longer).is_err());
         assert!(decode::<Envelope<Request>>(&frame[..frame.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn an_answer_says_how_much_was_written_in_versions_that_know_of_it() {
+        for (protocol, told) in [(3, None), (4, Some(9)), (5, Some(9))] {
+            let answer = Envelope { id: 7, body: Response::Overloaded };
+            let frame = encode_answer(protocol, &answer, 9).unwrap();
+            let (answer, written) = decode_answer(protocol, &frame).unwrap();
+            assert!(matches!(answer, Envelope { id: 7, body: Response::Overloaded }));
+            assert_eq!(written, told);
+            assert!(decode_answer(protocol, &[&*frame, &[0]].concat()).is_err());
+        }
     }
 
     #[test]
