@@ -38,9 +38,10 @@ use crate::{
 
 /// Versions of everything in this file that a node speaks. Stable, never reuse.
 ///
-/// A version that only adds requests at the end of `Request` raises `newest` and leaves `oldest`: a
-/// node sends the new ones once the membership says that all nodes speak them. So nodes of two
-/// versions that follow each other work together, and a cluster is upgraded node by node.
+/// A version that only adds requests at the end of `Request`, or of a part of it, raises `newest` and
+/// leaves `oldest`: a node sends the new ones once the membership says that whoever is asked speaks
+/// them. So nodes of two versions that follow each other work together, and a cluster is upgraded node
+/// by node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Protocols {
     /// The newest; first in every greeting, for all time.

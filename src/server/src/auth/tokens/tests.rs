@@ -57,7 +57,11 @@ impl Key {
     }
 
     fn sign(&self, header: &Value, claims: &Value) -> String {
-        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        self.sign_bytes(header.to_string().as_bytes(), claims.to_string().as_bytes())
+    }
+
+    fn sign_bytes(&self, header: &[u8], claims: &[u8]) -> String {
+        let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let text = format!("{}.{}", part(header), part(claims));
         let signature = match self {
             Self::Ed(key) => key.sign(text.as_bytes()).as_ref().to_vec(),
@@ -140,6 +144,20 @@ async fn a_good_token_says_who_and_with_the_scope_who_is_an_operator() {
     assert!(!world.tokens.verify(&token).await.unwrap().is_operator);
     let token = world.key.token(|header, _| drop(header.as_object_mut().unwrap().remove("kid")));
     assert_eq!(world.code(&token).await, None, "the only key needs no name");
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_utf_8_throughout_is_refused() {
+    let world = World::new().await;
+    let claims = |other: &[u8]| {
+        let known = br#"{"iss":"issuer","aud":"oncekey","sub":"alice","exp":1790000100,"other":""#;
+        [known, other, b"\"}"].concat()
+    };
+    let header = br#"{"alg":"EdDSA","typ":"JWT","kid":"one"}"#;
+    let good = world.key.sign_bytes(header, &claims("ü".as_bytes()));
+    assert_eq!(world.code(&good).await, None);
+    let bad = world.key.sign_bytes(header, &claims(b"\xd3"));
+    assert_eq!(world.code(&bad).await, Some(Code::TokenInvalid));
 }
 
 #[tokio::test]
