@@ -207,7 +207,8 @@ impl Committer {
         let end = self.active.position + length;
         let mut allocated = self.active.allocated;
         if end > allocated {
-            allocated = (end + self.options.preallocate_bytes).min(self.active.capacity);
+            // Never short of the end, whatever a header says of the room there is.
+            allocated = (end + self.options.preallocate_bytes).min(self.active.capacity).max(end);
         }
         let written = if allocated > self.active.allocated { allocated } else { end };
         self.buffer.resize(usize_of(written - self.active.position), 0);
