@@ -40,8 +40,9 @@ use crate::{
 ///
 /// A version that only adds requests at the end of `Request`, or of a part of it, raises `newest` and
 /// leaves `oldest`: a node sends the new ones once the membership says that whoever is asked speaks
-/// them. So nodes of two versions that follow each other work together, and a cluster is upgraded node
-/// by node.
+/// them. What the two ends of a connection say to each other besides goes by the version that they agreed
+/// on when they greeted. So nodes of two versions that follow each other work together, and a cluster is
+/// upgraded node by node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Protocols {
     /// The newest; first in every greeting, for all time.
