@@ -9,6 +9,7 @@
 mod asleep;
 mod guard;
 mod membership;
+mod old_disk;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
