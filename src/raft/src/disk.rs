@@ -66,7 +66,7 @@ fn open(
         Some(wake) => Wal::open_without_thread(log, options, on_fault, move || wake.notify_one()),
     }
     .map_err(|error| StartError::Log(chain(&error)))?;
-    identity.follow(wal.clone());
+    identity.follow(wal.clone(), recovery.progress);
     let options = EngineOptions { cache_bytes: config.state_cache_bytes };
     let engine = match &config.environment.disks {
         Disks::Folder => StateEngine::open(&dir.join("state"), config.engine, &options),

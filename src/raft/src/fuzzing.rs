@@ -26,7 +26,7 @@ use crate::{
     membership,
     peer::{
         GroupRequest, Protocols, Request, Response, ShardRequest, SnapshotPart,
-        wire::{self, Envelope, Hello, HelloReply},
+        wire::{self, Body, Envelope, Hello, HelloReply},
     },
     type_config::{Entry, LogId, Proposal, StoredMembership, Vote},
 };
@@ -66,7 +66,7 @@ impl Format {
         match self {
             Self::Hello => message::<Hello>(bytes),
             Self::HelloReply => message::<HelloReply>(bytes),
-            Self::Request => message::<Envelope<Request>>(bytes),
+            Self::Request => message::<(Envelope<Request>, u64)>(bytes),
             Self::Response => message::<(Envelope<Response>, u64)>(bytes),
             Self::Entry => {
                 let entry = codec::decode_entry(&Bytes::copy_from_slice(bytes)).ok()?;
@@ -89,13 +89,8 @@ impl Format {
         match self {
             Self::Hello => vec![encoded(&hello())],
             Self::HelloReply => hello_replies().iter().map(encoded).collect(),
-            Self::Request => {
-                requests().into_iter().map(|body| encoded(&Envelope { id: 300, body })).collect()
-            }
-            Self::Response => responses()
-                .into_iter()
-                .map(|body| encoded(&(Envelope { id: 300, body }, 12u64)))
-                .collect(),
+            Self::Request => requests().into_iter().map(telling).collect(),
+            Self::Response => responses().into_iter().map(telling).collect(),
             Self::Entry => entries()
                 .iter()
                 .filter_map(|e| codec::encode_entry(e).ok())
@@ -132,6 +127,14 @@ fn message<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<Vec<u8>> {
 
 fn encoded(message: &impl Serialize) -> Vec<u8> {
     wire::encode(message).map(Into::into).unwrap_or_default()
+}
+
+/// As the newest version has it.
+fn telling<T: Body>(body: T) -> Vec<u8> {
+    let message = Envelope { id: 300, body };
+    wire::encode_telling(Protocols::default().newest, &message, 12)
+        .map(Into::into)
+        .unwrap_or_default()
 }
 
 fn member(number: u64) -> Member {

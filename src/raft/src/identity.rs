@@ -68,13 +68,13 @@ struct Record {
 
 /// How much a node has durably written to its log, in batches, which only grows.
 ///
-/// What a node tells can be overtaken on the way by what it tells later. So only what it had when
-/// it opened the log is held against what it told before, and only by a later life of its process.
+/// What a node tells can be overtaken on the way by what it tells later. So only what it had before
+/// it opened the log is held against what it told, and only by a later life of its process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Progress {
     /// Drawn at each start of the process.
     pub(crate) life: u64,
-    /// When the log was opened in this life.
+    /// Before the log was opened in this life, which writes to it.
     pub(crate) opened: u64,
     /// Now.
     pub(crate) written: u64,
@@ -89,7 +89,7 @@ pub(crate) struct Identity {
     /// Nodes that were removed from the cluster.
     removed: Mutex<BTreeSet<u64>>,
     life: u64,
-    /// Tells how much this node has written, with what it had when it was opened.
+    /// Tells how much this node has written, with what it had before it was opened.
     log: OnceLock<(Wal, u64)>,
 }
 
@@ -179,9 +179,8 @@ impl Identity {
         })
     }
 
-    /// Tells others from now on how far `log` is.
-    pub(crate) fn follow(&self, log: Wal) {
-        let opened = log.progress();
+    /// Tells others from now on how far `log` is, and how far it was when it was opened.
+    pub(crate) fn follow(&self, log: Wal, opened: u64) {
         // A node opens its log once.
         let _ = self.log.set((log, opened));
     }

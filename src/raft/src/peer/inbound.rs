@@ -1,8 +1,9 @@
 //! What other nodes ask of this one.
 //!
 //! Guarantees: a peer of another cluster, or one whose disk was lost, is turned away before it can
-//! ask anything; requests of one connection start in the order they came, so that appends of one
-//! shard enter its Raft core in order. Leaves out: what the answers are, see [`Service`].
+//! ask anything; what a request says was written is noted before any of it is handled; requests of one
+//! connection start in the order they came, so that appends of one shard enter its Raft core in order.
+//! Leaves out: what the answers are, see [`Service`].
 
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
@@ -22,7 +23,7 @@ use crate::{
     config::Member,
     environment::{Guard, Guarded, Listener, Stream},
     error::{Fault, FaultSink},
-    identity::{Identity, MeetError},
+    identity::{Identity, MeetError, Progress},
     seldom::Seldom,
 };
 
@@ -109,7 +110,7 @@ async fn serve(
     let greeting = tokio::time::timeout(GREETING_TIMEOUT, greeter.greet(stream, &*service)).await;
     let greeted = greeting.map_err(|_| "did not greet in time".to_owned())??;
     drop(place);
-    let Some(Greeted { node, member, protocol, mut reader, writer }) = greeted else {
+    let Some(Greeted { node, member, protocol, progress, mut reader, writer }) = greeted else {
         return Ok(());
     };
     service.met(node, &member);
@@ -119,8 +120,11 @@ async fn serve(
     tasks.spawn(write_frames(writer, queue));
     while let Some(frame) = reader.next().await {
         let frame = frame.map_err(|error| error.to_string())?;
-        let Envelope { id, body } =
-            wire::decode::<Envelope<Request>>(&frame).map_err(|error| error.to_string())?;
+        let (Envelope { id, body }, written) =
+            wire::decode_telling(protocol, &frame).map_err(|error| error.to_string())?;
+        if let Some(written) = written {
+            greeter.identity.heard(node, Progress { written, ..progress });
+        }
         let answer = Arc::clone(&service).answer(node, body);
         let identity = Arc::clone(&greeter.identity);
         let mut answering = Box::pin(respond(protocol, id, answer, identity, responses.clone()));
@@ -143,7 +147,7 @@ async fn respond(
     let body = answer.await;
     // Read after what is answered was written, so an acknowledgement covers itself.
     let written = identity.progress().written;
-    match wire::encode_answer(protocol, &Envelope { id, body }, written) {
+    match wire::encode_telling(protocol, &Envelope { id, body }, written) {
         // A connection that has ended needs no answer.
         Ok(frame) => drop(responses.send(frame).await),
         Err(error) => tracing::error!(%error, "an answer to a peer cannot be encoded"),
@@ -156,6 +160,8 @@ struct Greeted {
     member: Member,
     /// The version that both speak.
     protocol: u32,
+    /// How much it had written when it greeted.
+    progress: Progress,
     reader: FrameReader,
     writer: FrameWriter,
 }
@@ -209,6 +215,7 @@ impl Greeter {
         };
         let hello: Hello = wire::decode(&frame).map_err(|error| error.to_string())?;
         let node = NodeId(hello.node);
+        let progress = hello.progress;
         let only_asks = hello.to == Some(NOBODY);
         let (reply, result) = match self.check(&hello, proved, service) {
             Ok(()) => (
@@ -229,7 +236,8 @@ impl Greeter {
         let frame = wire::encode(&reply).map_err(|error| error.to_string())?;
         writer.send(frame).await.map_err(|error| error.to_string())?;
         let member = result?;
-        Ok((!only_asks).then_some(Greeted { node, member, protocol, reader, writer }))
+        let greeted = Greeted { node, member, protocol, progress, reader, writer };
+        Ok((!only_asks).then_some(greeted))
     }
 
     fn check(

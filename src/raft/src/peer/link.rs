@@ -1,8 +1,9 @@
 //! One connection to another node, many requests at a time.
 //!
 //! Guarantees: requests are written in the order of their calls; when the connection ends every
-//! waiting request ends with [`CallError::Closed`]; what an answer says was written is noted before
-//! the caller has the answer. Leaves out: dialling again, see `pool`.
+//! waiting request ends with [`CallError::Closed`]; a request tells what was written when it was
+//! queued; what an answer says was written is noted before the caller has the answer. Leaves out:
+//! dialling again, see `pool`.
 
 use std::{
     collections::HashMap,
@@ -54,8 +55,19 @@ pub(crate) enum CallError {
 
 type Waiting = Mutex<Option<HashMap<u64, oneshot::Sender<Response>>>>;
 
+/// What the two ends of a connection tell each other of their logs.
+pub(crate) trait Telling: Send + Sync + 'static {
+    /// How much this node has written to its log, all of it durable.
+    fn written(&self) -> u64;
+
+    /// The peer says that it has written this much.
+    fn told(&self, written: u64);
+}
+
 /// A live connection. Ends when dropped.
 pub(crate) struct Link {
+    protocol: u32,
+    telling: Arc<dyn Telling>,
     frames: mpsc::Sender<Bytes>,
     /// `None` once the connection has ended.
     waiting: Arc<Waiting>,
@@ -65,12 +77,11 @@ pub(crate) struct Link {
 
 impl Link {
     /// Takes over a connection on which both sides have greeted each other and agreed on `protocol`.
-    /// `told` notes how much the peer has written to its log.
     pub(crate) fn new(
         protocol: u32,
         reader: FrameReader,
         writer: FrameWriter,
-        told: impl Fn(u64) + Send + 'static,
+        telling: Arc<dyn Telling>,
     ) -> Self {
         let (frames, queue) = mpsc::channel(WRITE_QUEUE_MAX);
         let waiting = Arc::new(Mutex::new(Some(HashMap::new())));
@@ -78,13 +89,13 @@ impl Link {
         let heard = Arc::new(Mutex::new(Instant::now()));
         let responses = Responses {
             protocol,
-            told,
+            telling: Arc::clone(&telling),
             waiting: Arc::clone(&waiting),
             heard: Arc::clone(&heard),
             link: frames.downgrade(),
         };
         tokio::spawn(responses.read(reader));
-        Self { frames, waiting, next_id: AtomicU64::new(0), heard }
+        Self { protocol, telling, frames, waiting, next_id: AtomicU64::new(0), heard }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -101,7 +112,10 @@ impl Link {
         timeout: Duration,
     ) -> Result<Response, CallError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let frame = wire::encode(&Envelope { id, body: request })
+        // Read after what is asked for was decided on, so a request covers what it vouches for: a
+        // candidate's vote, and the entries that a leader calls committed.
+        let written = self.telling.written();
+        let frame = wire::encode_telling(self.protocol, &Envelope { id, body: request }, written)
             .map_err(|error| CallError::Encode(error.to_string()))?;
         let (sender, answer) = oneshot::channel();
         match self.waiting.lock().as_mut() {
@@ -161,21 +175,23 @@ pub(crate) async fn write_frames(mut writer: FrameWriter, mut queue: mpsc::Recei
 }
 
 /// What becomes of the answers.
-struct Responses<F> {
+struct Responses {
     protocol: u32,
-    told: F,
+    telling: Arc<dyn Telling>,
     waiting: Arc<Waiting>,
     heard: Arc<Mutex<Instant>>,
     link: mpsc::WeakSender<Bytes>,
 }
 
-impl<F: Fn(u64)> Responses<F> {
+impl Responses {
     async fn read(self, mut reader: FrameReader) {
         while let Some(Ok(frame)) = reader.next().await {
             *self.heard.lock() = Instant::now();
-            match wire::decode_answer(self.protocol, &frame) {
+            match wire::decode_telling(self.protocol, &frame) {
                 Ok((answer, written)) => {
-                    written.into_iter().for_each(&self.told);
+                    if let Some(written) = written {
+                        self.telling.told(written);
+                    }
                     self.pass_on(answer);
                 }
                 Err(error) => {
@@ -240,14 +256,24 @@ mod tests {
 
     /// A link over a scripted connection, which fails when the link strays from the script.
     fn link(script: &mut Builder) -> (Link, Handle) {
-        link_of(3, script, |_| {})
+        link_of(3, script, Arc::default())
     }
 
-    fn link_of(
-        protocol: u32,
-        script: &mut Builder,
-        told: impl Fn(u64) + Send + 'static,
-    ) -> (Link, Handle) {
+    /// What the peer told last, and that plus one for this node.
+    #[derive(Default)]
+    struct Told(AtomicU64);
+
+    impl Telling for Told {
+        fn written(&self) -> u64 {
+            self.0.load(Ordering::Relaxed) + 1
+        }
+
+        fn told(&self, written: u64) {
+            self.0.store(written, Ordering::Relaxed);
+        }
+    }
+
+    fn link_of(protocol: u32, script: &mut Builder, told: Arc<Told>) -> (Link, Handle) {
         let (stream, handle) = script.build_with_handle();
         let (read, write) = tokio::io::split(stream);
         let reader: ReadHalf = Box::new(read);
@@ -275,14 +301,23 @@ mod tests {
 
     #[tokio::test]
     async fn what_an_answer_says_was_written_is_noted_before_the_caller_has_it() {
-        let noted = Arc::new(AtomicU64::new(0));
-        let note = Arc::clone(&noted);
+        let told = Arc::new(Told::default());
         let mut script = Builder::new();
         script.write(&ping(0)).read(&frame(&(pong_of(0, 7), 41u64)));
-        let told = move |written| note.store(written, Ordering::Relaxed);
-        let (link, _handle) = link_of(4, &mut script, told);
+        let (link, _handle) = link_of(4, &mut script, Arc::clone(&told));
         assert_eq!(asked(&link).await, Some(7));
-        assert_eq!(noted.load(Ordering::Relaxed), 41);
+        assert_eq!(told.0.load(Ordering::Relaxed), 41);
+    }
+
+    #[tokio::test]
+    async fn a_request_tells_what_is_written_by_then() {
+        let asking = |id, written: u64| frame(&(Envelope { id, body: Request::Ping }, written));
+        let mut script = Builder::new();
+        script.write(&asking(0, 1)).read(&frame(&(pong_of(0, 7), 41u64)));
+        script.write(&asking(1, 42)).read(&frame(&(pong_of(1, 8), 41u64)));
+        let (link, _handle) = link_of(5, &mut script, Arc::default());
+        assert_eq!(asked(&link).await, Some(7));
+        assert_eq!(asked(&link).await, Some(8));
     }
 
     #[tokio::test]

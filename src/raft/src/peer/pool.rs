@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    link::{CallError, Link, split},
+    link::{CallError, Link, Telling, split},
     wire::{self, Hello, HelloReply, NOBODY, Protocols, Request, Response},
 };
 use crate::{
@@ -48,6 +48,24 @@ struct Peer {
     current: Mutex<Option<Arc<Link>>>,
     /// When and why dialling failed last; locked while dialling, so that one task dials for all.
     failed: tokio::sync::Mutex<Option<(Instant, String)>>,
+}
+
+/// This node and one that it dialled.
+struct Between {
+    identity: Arc<Identity>,
+    peer: NodeId,
+    /// How much the peer had written when it greeted.
+    greeted: Progress,
+}
+
+impl Telling for Between {
+    fn written(&self) -> u64 {
+        self.identity.progress().written
+    }
+
+    fn told(&self, written: u64) {
+        self.identity.heard(self.peer, Progress { written, ..self.greeted });
+    }
 }
 
 impl PeerPool {
@@ -247,8 +265,8 @@ impl PeerPool {
                     met.map_err(|error| error.to_string())?;
                 }
                 let identity = Arc::clone(&self.identity);
-                let told = move |written| identity.heard(found, Progress { written, ..progress });
-                Ok((found, member, Link::new(protocol, reader, writer, told)))
+                let telling = Arc::new(Between { identity, peer: found, greeted: progress });
+                Ok((found, member, Link::new(protocol, reader, writer, telling)))
             }
             HelloReply::Refused { reason } => Err(format!("{address} refused: {reason}")),
             HelloReply::OtherIncarnation => {

@@ -65,7 +65,7 @@ impl Protocols {
 impl Default for Protocols {
     /// What this program speaks.
     fn default() -> Self {
-        Self { newest: 4, oldest: 3 }
+        Self { newest: 5, oldest: 3 }
     }
 }
 
@@ -87,9 +87,6 @@ pub(crate) fn protocols_of(hello: &[u8]) -> Result<Protocols, bincode::error::De
         _ => Ok(bincode::serde::decode_from_slice(hello, LIMITED)?.0),
     }
 }
-
-/// The first version in which an answer says how much its node has written to its log.
-const FIRST_TELLING: u32 = 4;
 
 /// Decoding never claims more memory than a frame may have.
 const LIMITED: Configuration<LittleEndian, Varint, Limit<{ limits::FRAME_MAX_BYTES }>> =
@@ -139,6 +136,21 @@ pub(crate) struct Envelope<T> {
     /// Chosen by the side that asks; the answer repeats it.
     pub(crate) id: u64,
     pub(crate) body: T,
+}
+
+/// What is said once both sides have greeted each other.
+pub(crate) trait Body: Serialize + DeserializeOwned {
+    /// The first version in which its frames end with what the sender had written to its log when it
+    /// made them, see [`Progress`].
+    const FIRST_TELLING: u32;
+}
+
+impl Body for Request {
+    const FIRST_TELLING: u32 = 5;
+}
+
+impl Body for Response {
+    const FIRST_TELLING: u32 = 4;
 }
 
 /// What a node asks another.
@@ -263,25 +275,24 @@ pub(crate) enum SnapshotPart {
     End,
 }
 
-/// An answer as `protocol` has it. Since version 4 it ends with what the answering node had written to
-/// its log when it answered, see [`Progress`].
-pub(crate) fn encode_answer(
+/// A message as `protocol` has it, with what its sender has `written` where the version tells that.
+pub(crate) fn encode_telling<T: Body>(
     protocol: u32,
-    answer: &Envelope<Response>,
+    message: &Envelope<T>,
     written: u64,
 ) -> Result<Bytes, bincode::error::EncodeError> {
-    if protocol < FIRST_TELLING { encode(answer) } else { encode(&(answer, written)) }
+    if protocol < T::FIRST_TELLING { encode(message) } else { encode(&(message, written)) }
 }
 
-/// An answer as `protocol` has it, and what it says was written.
-pub(crate) fn decode_answer(
+/// A message as `protocol` has it, and what it says was written.
+pub(crate) fn decode_telling<T: Body>(
     protocol: u32,
     frame: &[u8],
-) -> Result<(Envelope<Response>, Option<u64>), bincode::error::DecodeError> {
-    if protocol < FIRST_TELLING {
+) -> Result<(Envelope<T>, Option<u64>), bincode::error::DecodeError> {
+    if protocol < T::FIRST_TELLING {
         return Ok((decode(frame)?, None));
     }
-    decode(frame).map(|(answer, written)| (answer, Some(written)))
+    decode(frame).map(|(message, written)| (message, Some(written)))
 }
 
 pub(crate) fn frames() -> LengthDelimitedCodec {
@@ -315,15 +326,35 @@ mod tests {
         assert!(decode::<Envelope<Request>>(&frame[..frame.len() - 1]).is_err());
     }
 
+    /// What comes back of `body` in each version, with what its frame says was written.
+    fn told<T: Body>(body: impl Fn() -> T) -> Vec<(T, u32, Option<u64>)> {
+        let mut told = Vec::new();
+        for protocol in 3..=6 {
+            let frame = encode_telling(protocol, &Envelope { id: 7, body: body() }, 9).unwrap();
+            let (Envelope { id, body }, written) = decode_telling(protocol, &frame).unwrap();
+            assert_eq!(id, 7);
+            let longer = [&*frame, &[0]].concat();
+            assert!(decode_telling::<T>(protocol, &longer).is_err(), "version {protocol}");
+            let shorter = &frame[..frame.len() - 1];
+            assert!(decode_telling::<T>(protocol, shorter).is_err(), "version {protocol}");
+            told.push((body, protocol, written));
+        }
+        told
+    }
+
     #[test]
     fn an_answer_says_how_much_was_written_in_versions_that_know_of_it() {
-        for (protocol, told) in [(3, None), (4, Some(9)), (5, Some(9))] {
-            let answer = Envelope { id: 7, body: Response::Overloaded };
-            let frame = encode_answer(protocol, &answer, 9).unwrap();
-            let (answer, written) = decode_answer(protocol, &frame).unwrap();
-            assert!(matches!(answer, Envelope { id: 7, body: Response::Overloaded }));
-            assert_eq!(written, told);
-            assert!(decode_answer(protocol, &[&*frame, &[0]].concat()).is_err());
+        for (answer, protocol, written) in told(|| Response::Overloaded) {
+            assert!(matches!(answer, Response::Overloaded));
+            assert_eq!(written, (protocol >= 4).then_some(9), "version {protocol}");
+        }
+    }
+
+    #[test]
+    fn a_request_says_how_much_was_written_in_versions_that_know_of_it() {
+        for (request, protocol, written) in told(|| Request::Ping) {
+            assert!(matches!(request, Request::Ping));
+            assert_eq!(written, (protocol >= 5).then_some(9), "version {protocol}");
         }
     }
 

@@ -10,6 +10,7 @@ mod asleep;
 mod guard;
 mod membership;
 mod old_disk;
+mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,8 +20,8 @@ use std::{
 
 use futures_util::future::join_all;
 use oncekey_raft::{
-    EngineKind, Environment, Location, Member, Node, NodeConfig, Protocols, Standing, StartError,
-    SubmitError, Timing,
+    EngineKind, Environment, Location, Member, Node, NodeConfig, Protocols, ShardStatus, Standing,
+    StartError, SubmitError, Timing,
 };
 use oncekey_store::{
     command::{
@@ -31,7 +32,7 @@ use oncekey_store::{
     query::{Answer, Query},
 };
 use oncekey_types::{
-    CallerId, DeviceId, Epoch, NodeId, OneTimePreKeyId, RegistrationId, RequestId, Seq,
+    CallerId, DeviceId, Epoch, NodeId, OneTimePreKeyId, RegistrationId, RequestId, Seq, ShardId,
     SignedPreKeyId, UnixSeconds, UserId,
 };
 use tempfile::TempDir;
@@ -233,6 +234,10 @@ fn dispense(request: u32) -> Command {
 
 async fn submit(node: &Node, command: Command) -> Outcome {
     node.submit(&bob(), command, Instant::now() + DEADLINE).await.unwrap().outcome
+}
+
+fn shard(node: &Node, id: ShardId) -> ShardStatus {
+    node.status().shards.into_iter().find(|shard| shard.shard == id).unwrap()
 }
 
 /// What the node's own replica holds.

@@ -204,6 +204,8 @@ pub enum ReadError {
 pub struct Recovery {
     /// Every group that was ever written to.
     pub groups: BTreeMap<GroupId, RecoveredGroup>,
+    /// [`WalStats::progress`] of the life before; what opening wrote does not count.
+    pub progress: u64,
 }
 
 /// What an opened log holds of one group.
@@ -520,7 +522,7 @@ fn recover(
 ) -> Result<(Committer, Arc<Shared>, Recovery), OpenError> {
     options.segment_bytes = options.segment_bytes.min(SEGMENT_MAX_BYTES);
     let recovered = recovery::recover(&disk, &options)?;
-    let checkpoint = recovered.checkpoint();
+    let (checkpoint, progress) = (recovered.checkpoint(), recovered.sequence);
     let groups = checkpoint.iter().map(|(id, state)| (*id, state.recovered())).collect();
     let shared = Arc::new(Shared::new(
         recovered.index,
@@ -541,7 +543,7 @@ fn recover(
     // Covers what a torn write left behind, and shows that the last batch is durable now.
     committer.mark(BTreeMap::new())?;
     committer.recycle()?;
-    Ok((committer, shared, Recovery { groups }))
+    Ok((committer, shared, Recovery { groups, progress }))
 }
 
 fn read_record(file: &dyn DiskFile, location: Location) -> io::Result<Option<(GroupId, Record)>> {
