@@ -1,9 +1,11 @@
 //! The layers of the harness, each as something that looks for a bug.
 //!
 //! Guarantees: a layer that has found something, or whose time is over, is ended with all that it
-//! has started. A layer that cannot be run here is an error, not one that finds nothing.
+//! has started. A layer that cannot be run here is an error, not one that finds nothing. A test has
+//! found a bug when it comes to no good end alone, too, and to a good one without the bug.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     io::{BufRead as _, BufReader},
     path::Path,
@@ -26,6 +28,8 @@ const SIMULATED_SECONDS: &str = "60";
 const CHAOS_MINUTES: &str = "1";
 /// How often a test that has failed is run alone, with the bug and without.
 const CONTROLS: usize = 3;
+/// Time for a test that is run alone.
+const CONTROL_LIMIT: Duration = Duration::from_secs(60);
 /// What `chaos` ends with when something is wrong.
 const BAD: i32 = 1;
 /// What `chaos` leaves behind, unless it could not be done.
@@ -124,16 +128,18 @@ fn test(
 ) -> Result<Option<String>> {
     for test in programs.tests.iter().filter(|test| test.folder.ends_with(folder)) {
         loop {
+            let mut passed = BTreeSet::new();
             let ended = watch(test.command(bug), until, |line| {
-                let failed = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
-                Some(failed.to_owned())
+                let (name, result) = line.strip_prefix("test ")?.split_once(" ... ")?;
+                passed.insert(name.to_owned());
+                (result == "FAILED").then(|| name.to_owned())
             })?;
             match ended {
                 Ended::Found(name) if bug.is_none() => return Ok(Some(name)),
-                Ended::Found(name) if is_due_to(bug, test, &name, until)? => return Ok(Some(name)),
+                Ended::Found(name) if is_due_to(bug, test, &name)? => return Ok(Some(name)),
                 Ended::Found(_) => {}
-                // A test that never ends is one that fails.
-                Ended::Late => return Ok(Some("a test does not end".to_owned())),
+                Ended::Late if bug.is_none() => return Ok(Some("a test does not end".to_owned())),
+                Ended::Late => return stuck(bug, test, &passed),
                 Ended::Status(Some(0)) => break,
                 Ended::Status(status) => {
                     return Ok(Some(format!("the tests end with {status:?}")));
@@ -144,12 +150,30 @@ fn test(
     Ok(None)
 }
 
-/// Whether the test `name` fails again with the bug, and never without it.
-fn is_due_to(bug: Option<Bug>, test: &TestProgram, name: &str, until: Instant) -> Result<bool> {
+/// The test that does not end because of the bug, when all but `passed` had not ended in time. They
+/// begin in the order of their names, as many at once as there are cores.
+fn stuck(
+    bug: Option<Bug>,
+    test: &TestProgram,
+    passed: &BTreeSet<String>,
+) -> Result<Option<String>> {
+    let at_once = thread::available_parallelism().map_or(1, usize::from);
+    let begun = test.names()?.into_iter().filter(|name| !passed.contains(name)).take(at_once);
+    for name in begun {
+        if is_due_to(bug, test, &name)? {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the test `name` comes to no good end with the bug when run alone, and always without it.
+fn is_due_to(bug: Option<Bug>, test: &TestProgram, name: &str) -> Result<bool> {
     let passes = |bug| {
         let mut command = test.command(bug);
         command.args(["--exact", name]);
-        anyhow::Ok(matches!(watch(command, until, |_| None)?, Ended::Status(Some(0))))
+        let ended = watch(command, Instant::now() + CONTROL_LIMIT, |_| None)?;
+        anyhow::Ok(matches!(ended, Ended::Status(Some(0))))
     };
     let mut fails_again = false;
     for _ in 0..CONTROLS {
@@ -167,6 +191,14 @@ impl TestProgram {
         // What a bug breaks is no regression to keep.
         command.current_dir(&self.folder).env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
         command
+    }
+
+    /// The names of the tests, in their order.
+    fn names(&self) -> Result<Vec<String>> {
+        let listed = self.command(None).arg("--list").output().context("no list of the tests")?;
+        let listed = String::from_utf8(listed.stdout).context("a test has a strange name")?;
+        let names = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+        Ok(names.map(str::to_owned).collect())
     }
 }
 
