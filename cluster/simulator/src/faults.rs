@@ -31,6 +31,12 @@ const FAULT_MAX_MS: u64 = 1_500;
 const OUTAGE_EVERY_MS: RangeInclusive<u64> = 10_000..=40_000;
 /// How long that lasts: longer than a node waits for a quorum before it answers that it has none.
 const OUTAGE_MS: RangeInclusive<u64> = 4_000..=7_000;
+/// Time until a leader loses its state, and until one does again. Not soon, either.
+const LOSS_EVERY_MS: RangeInclusive<u64> = 8_000..=14_000;
+/// How long it is cut off before that, in which it logs what may never be committed.
+const LOSS_AFTER_MS: RangeInclusive<u64> = 20..=200;
+/// How long it is gone then: shortly, so that the others are not far ahead of its log.
+const LOSS_DOWN_MS: RangeInclusive<u64> = 20..=150;
 /// Changing operations of a disk within which it is made to stop.
 const OPERATIONS_MAX: u64 = 12;
 /// Furthest that a wall clock is ever from the time of the simulation. Servers remember a fetch for
@@ -48,6 +54,10 @@ pub(crate) struct Faults {
     next_outage: Duration,
     /// Which node is kept from the others, and until when.
     outage: Option<(NodeId, Duration)>,
+    losses: StdRng,
+    next_loss: Duration,
+    /// Who is about to lose its state, and when.
+    losing: Option<(NodeId, Duration)>,
     /// What is to be undone, and when.
     undo: Vec<(Duration, Undo)>,
     /// Machines whose disk stops soon.
@@ -70,10 +80,14 @@ impl Faults {
         let mut rng = plan::rng(plan.seed, "faults");
         let within = |rng: &mut StdRng, ms| now + Duration::from_millis(rng.random_range(0..=ms));
         let mut outages = plan::rng(plan.seed, "outages");
+        let mut losses = plan::rng(plan.seed, "losses");
         Self {
             next_outage: now + Duration::from_millis(outages.random_range(OUTAGE_EVERY_MS)),
             outages,
             outage: None,
+            next_loss: now + Duration::from_millis(losses.random_range(LOSS_EVERY_MS)),
+            losses,
+            losing: None,
             next_kill: within(&mut rng, plan.kill_every_max_ms),
             next_fault: within(&mut rng, plan.fault_every_max_ms),
             next_replacement: now + plan.safety.mul_f64(rng.random_range(0.1..0.9)),
@@ -98,6 +112,7 @@ impl Faults {
             self.next_fault = now + self.draw_ms(100, self.plan.fault_every_max_ms);
         }
         self.keep_apart(world, now);
+        self.lose_states(world, now);
         if now >= self.next_replacement && world.lacking() == 0 {
             let members = world.members();
             if let Some(old) = members.choose(&mut self.rng).copied()
@@ -244,6 +259,40 @@ impl Faults {
             }
         }
         self.outage = self.outage.filter(|_| !is_over);
+    }
+
+    /// Cuts a leader off from the other nodes and takes its state a moment later. All must serve, so that
+    /// there is a state to fetch.
+    fn lose_states(&mut self, world: &mut World, now: Duration) {
+        if let Some((leader, at)) = self.losing {
+            if now < at {
+                return;
+            }
+            self.losing = None;
+            if world.is_whole() && world.living().contains(&leader) {
+                self.note_hit(world, leader);
+                let back_after = Duration::from_millis(self.losses.random_range(LOSS_DOWN_MS));
+                world.lose_state(leader, back_after);
+                self.count("state lost");
+            }
+            return;
+        }
+        if now < self.next_loss || !is_busy(world) || !world.is_whole() {
+            return;
+        }
+        let Some((leader, _)) = world.leaders().choose(&mut self.losses).copied() else { return };
+        let at = now + Duration::from_millis(self.losses.random_range(LOSS_AFTER_MS));
+        for other in world.hosts_but(leader).into_iter().filter(|other| other != CLIENTS) {
+            world.network(|sim| sim.partition(host(leader), other.as_str()));
+            self.undo.push((at, Undo::Repair(host(leader), other)));
+        }
+        world.event(
+            EventKind::Partition,
+            Some(leader),
+            "from all nodes, as its state is lost soon",
+        );
+        self.losing = Some((leader, at));
+        self.next_loss = at + Duration::from_millis(self.losses.random_range(LOSS_EVERY_MS));
     }
 
     fn cut(&mut self, world: &World, id: NodeId, until: Duration) {

@@ -50,6 +50,8 @@ pub(crate) struct World {
     down: BTreeMap<NodeId, Down>,
     /// Machines that never come back.
     gone: BTreeSet<NodeId>,
+    /// Machines that lost their state and have not served since.
+    stateless: BTreeSet<NodeId>,
     /// The time of the simulation between two steps, for the history.
     now_ns: Arc<AtomicU64>,
     network: SimNetwork,
@@ -94,9 +96,19 @@ impl World {
                 workload::run(plan, network, shared, recorder).await.map_err(Into::into)
             });
         }
-        let (down, gone) = (BTreeMap::new(), BTreeSet::new());
-        let mut world =
-            Self { sim, plan, recorder, shared, trace, machines, down, gone, now_ns, network };
+        let mut world = Self {
+            sim,
+            plan,
+            recorder,
+            shared,
+            trace,
+            machines,
+            down: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            stateless: BTreeSet::new(),
+            now_ns,
+            network,
+        };
         for id in world.machines.keys().copied().collect::<Vec<_>>() {
             world.start(id);
         }
@@ -126,9 +138,21 @@ impl World {
         self.members().into_iter().filter(|id| !self.down.contains_key(id)).collect()
     }
 
-    /// Members that are down.
+    /// Members that are down, or need another's state before they serve.
     pub(crate) fn lacking(&self) -> usize {
-        self.down.len()
+        self.stateless.iter().chain(self.down.keys()).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Whether every member serves, and knows of these members and of no other voters.
+    pub(crate) fn is_whole(&self) -> bool {
+        let members = self.members();
+        let is_settled = |id: &NodeId| {
+            self.node(*id).map(|node| node.status()).is_some_and(|status| {
+                let mut voters = status.shards.iter().flat_map(|shard| &shard.voters);
+                status.members.keys().eq(&members) && voters.all(|voter| members.contains(voter))
+            })
+        };
+        members.iter().all(is_settled) && self.shared.replacement.lock().is_none()
     }
 
     pub(crate) fn machine(&self, id: NodeId) -> Option<&Arc<Machine>> {
@@ -158,6 +182,9 @@ impl World {
         for id in due {
             self.restart(id);
         }
+        let machines = &self.machines;
+        self.stateless
+            .retain(|id| machines.get(id).is_some_and(|machine| machine.node().is_none()));
         let exit = |id: NodeId| Some((id, self.machines.get(&id)?.exit()?));
         self.living().into_iter().filter_map(exit).collect()
     }
@@ -171,6 +198,15 @@ impl World {
         // The host goes on without a process, so that it refuses connections.
         self.sim.bounce(machine.host());
         self.take_down(id, back_after, false);
+    }
+
+    /// Ends a process and takes its state; its log is left to it.
+    pub(crate) fn lose_state(&mut self, id: NodeId, back_after: Duration) {
+        self.kill(id, back_after, "its state is lost");
+        if let Some(machine) = self.machine(id) {
+            machine.disks.state.lose();
+            self.stateless.insert(id);
+        }
     }
 
     /// Cuts the power of a machine; `seed` chooses what its disks keep.

@@ -60,3 +60,10 @@ fn what_is_opened_survives_a_power_cut_of_all() -> Result<()> {
 fn what_is_called_a_snapshot_survives_a_power_cut_of_all() -> Result<()> {
     is_sound(9, 20)
 }
+
+/// A node that had lost its state fetched one that was ahead of its log in a later term, and did not start:
+/// its log had an entry that was never committed in the place of one in the state.
+#[test]
+fn a_log_gives_way_to_a_state_that_was_fetched() -> Result<()> {
+    is_sound(25, 20)
+}

@@ -13,7 +13,7 @@ pub use report::{Report, Verdict};
 pub use summary::Summary;
 
 /// What may be done to a simulated cluster; each must have been, or the runs show too little.
-pub const FAULTS: [&str; 13] = [
+pub const FAULTS: [&str; 14] = [
     "clock",
     "isolation",
     "kill",
@@ -26,6 +26,7 @@ pub const FAULTS: [&str; 13] = [
     "power cut",
     "power cut of all",
     "slow disk",
+    "state lost",
     "stop in mid-write",
 ];
 

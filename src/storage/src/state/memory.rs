@@ -58,6 +58,12 @@ impl MemoryState {
         self.device().boot += 1;
     }
 
+    /// Ends the process but not the machine, and loses everything.
+    pub fn lose(&self) {
+        let mut device = self.device();
+        *device = Device { boot: device.boot + 1, ..Device::default() };
+    }
+
     fn device(&self) -> MutexGuard<'_, Device> {
         self.device.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -204,6 +210,18 @@ mod tests {
         assert_eq!(open(&state).header(), Some(vec![1]));
         state.power_cut(0);
         assert_eq!(open(&state).header(), Some(vec![1]));
+    }
+
+    #[test]
+    fn of_a_state_that_is_lost_nothing_is_found_whatever_was_durable() {
+        let state = MemoryState::new();
+        let space = open(&state);
+        commit(&space, 1);
+        space.checkpoint().unwrap();
+        commit(&space, 2);
+        state.lose();
+        space.checkpoint().expect_err("an engine from before the loss is bad");
+        assert_eq!(open(&state).header(), None);
     }
 
     #[test]
