@@ -167,15 +167,6 @@ impl Fetcher {
         request: &RequestId,
         first: usize,
     ) -> Result<Operation> {
-        let first = first % self.endpoints.len();
-        let order: Vec<_> =
-            self.endpoints[first..].iter().chain(&self.endpoints[..first]).cloned().collect();
-        let mut config = config(&order, caller.clone())?;
-        if let Some(issuer) = &self.issuer {
-            config = config.with_tokens(issuer.source(caller.as_str()));
-        }
-        let nodes = self.nodes.with_config(config);
-        let nodes = Recorded::new(nodes, self.recorder.clone(), caller.clone());
         let call = Call {
             method: Method::Post,
             path: path::user_bundles(&self.user),
@@ -186,7 +177,10 @@ impl Fetcher {
         };
         let began = Instant::now();
         let mut attempts = 0;
+        // Each time from the next node on: one that is cut off has an answer, too.
         let answer = loop {
+            let first = (first + attempts) % self.endpoints.len();
+            let nodes = self.nodes_from(first, caller)?;
             let result = nodes.call::<Fetched>(&call).await;
             attempts += match &result {
                 Ok(reply) => reply.attempts.len(),
@@ -200,6 +194,18 @@ impl Fetcher {
             tokio::time::sleep(PAUSE).await;
         };
         Ok(Operation { request: request.clone(), attempts, answer })
+    }
+
+    /// The nodes for `caller`, asked in their order from the one at `first` on.
+    fn nodes_from(&self, first: usize, caller: &CallerId) -> Result<Recorded<AnyNode>> {
+        let order: Vec<_> =
+            self.endpoints[first..].iter().chain(&self.endpoints[..first]).cloned().collect();
+        let mut config = config(&order, caller.clone())?;
+        if let Some(issuer) = &self.issuer {
+            config = config.with_tokens(issuer.source(caller.as_str()));
+        }
+        let nodes = self.nodes.with_config(config);
+        Ok(Recorded::new(nodes, self.recorder.clone(), caller.clone()))
     }
 }
 
